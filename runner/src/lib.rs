@@ -1,0 +1,8 @@
+//! Sandhog: a job runner that gives every job a WebAssembly sandbox of its own.
+//!
+//! `ARCHITECTURE.md` tells the life of one job; the modules stand here in the order in which it meets them.
+
+pub mod clock;
+pub mod job;
+pub mod outcome;
+pub mod queue;

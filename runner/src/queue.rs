@@ -1,0 +1,383 @@
+//! What a queue is: it hands out deliveries, and makes durable what became of them.
+//!
+//! Two implementations, one contract: at least once, always. A job that was accepted is handed out until it is settled as
+//! complete or buried.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::UnixMs;
+use crate::job::Job;
+use crate::outcome::{Disposition, Failure, Kind};
+
+pub mod sqlite;
+
+/// A future that a queue answers with.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A queue of jobs. Several processes may share one.
+pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
+    /// Waits until there is a job that `demand` has room for, and takes as many as it has room for. A dropped call loses
+    /// nothing: what it had taken comes with the next one. Errors that may pass (a locked file, a broker away) are waited
+    /// out, and said once in the log.
+    fn receive<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<Vec<Delivery>, QueueError>>;
+
+    /// Makes durable what became of a delivery, all of it together, and answers when it is. Waits out a sick queue.
+    fn settle(&self, delivery: Delivery, settlement: Settlement) -> Answer<'_, Settled>;
+
+    /// Adds jobs, all of them or none, and answers when they are durable, one answer for each in their order.
+    fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'_, Result<Vec<Enqueued>, QueueError>>;
+
+    /// How many jobs there are, by type and state. `served` is what the asking runner's own registry serves, if it is one.
+    fn stats(&self) -> Answer<'_, Result<Stats, QueueError>>;
+
+    /// Jobs that pass `filter`, oldest first.
+    fn list(&self, filter: Filter) -> Answer<'_, Result<Vec<Listed>, QueueError>>;
+
+    /// All that is known of one job, by its id.
+    fn show(&self, id: &str) -> Answer<'_, Result<Option<Shown>, QueueError>>;
+
+    /// Sends the dead letters that pass `filter` back, with no failures and a new clock; answers which.
+    fn requeue_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>>;
+
+    /// Deletes the dead letters that pass `filter`, for good; answers which.
+    fn delete_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>>;
+
+    /// Stops receiving: what was taken and not handed out is released, settling goes on.
+    fn stop_receiving(&self) -> Answer<'_, ()>;
+
+    /// Makes durable all that is under way, and gives up what this runner holds.
+    fn close(&self) -> Answer<'_, ()>;
+}
+
+/// What a runner can take on now.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Demand {
+    /// The job types that are served here, and how many more jobs of each can be in flight. Types with no room are listed
+    /// too, with 0: they are served.
+    pub types: Vec<(Arc<str>, u32)>,
+    /// The same for a handler of `*`: every type that no other handler claims, here or in another live runner.
+    pub others: Option<u32>,
+}
+
+/// A job as it was handed over, with what settles it.
+///
+/// It goes into [`Queue::settle`] by value. Dropped unsettled (a panic, a cancelled future) it is released.
+#[derive(Debug)]
+#[must_use = "a delivery that is not settled is released and comes again"]
+pub struct Delivery {
+    /// The job.
+    pub job: Job,
+    /// Runners died while they executed it: it must run alone.
+    pub alone: bool,
+    receipt: Receipt,
+    release: Option<Arc<dyn Release>>,
+}
+
+/// The queue's own key for a delivery: what is in flight, and a number that no later delivery of the same job has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Receipt {
+    /// The record.
+    pub record: i64,
+    /// The fencing number.
+    pub fence: i64,
+}
+
+/// The queue's side of a delivery.
+pub trait Release: std::fmt::Debug + Send + Sync {
+    /// Takes back a delivery that was dropped unsettled. Must not block.
+    fn release(&self, receipt: Receipt);
+
+    /// Notes that a delivery is being executed, so that a death of the process can be counted against it. Must not block
+    /// for longer than a write to the page cache.
+    fn executing(&self, receipt: Receipt, alone: bool) -> u32;
+
+    /// Notes that slot `slot`, as [`Release::executing`] gave it, executes nothing now.
+    fn executed(&self, slot: u32);
+}
+
+/// Says, as long as it lives, that a delivery is being executed.
+#[derive(Debug)]
+pub struct Executing {
+    slot: u32,
+    queue: Arc<dyn Release>,
+}
+
+/// All that follows from a delivery.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settlement {
+    /// What the queue does next.
+    pub disposition: Disposition,
+    /// The attempt that came before it; none where there was none (parked, malformed, released unstarted).
+    pub attempt: Option<AttemptRecord>,
+}
+
+/// What is kept of an attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// Which start it was, from 1.
+    pub number: u32,
+    /// When it started.
+    pub started_at: UnixMs,
+    /// How long it ran, in microseconds.
+    pub duration_us: u64,
+    /// The most memory it had, in bytes.
+    pub memory_peak_bytes: u64,
+    /// The generation of the handler that ran it: the first twelve hexadecimal digits of its digest.
+    pub generation: Arc<str>,
+    /// Why it failed; none if it did not.
+    pub failure: Option<Failure>,
+}
+
+/// Whether a settlement was applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It is durable.
+    Settled,
+    /// The right to the job was lost before: nothing was applied, and the job is somebody else's.
+    Fenced,
+}
+
+/// A job to be added.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NewJob {
+    /// A job.
+    Job {
+        /// Selects the handler.
+        job_type: String,
+        /// Byte for byte what the handler will see.
+        body: String,
+        /// An id that the enqueuer chose (explicitly, or the body's `job_id`), under which it is one job however often it
+        /// is enqueued. None: the queue names it.
+        id: Option<String>,
+        /// When it is to run; none: now.
+        run_at: Option<UnixMs>,
+        /// Pairs as in the contract's `job.metadata`.
+        metadata: Vec<(String, String)>,
+    },
+    /// Bytes that are no job: kept exactly, as a dead letter.
+    Malformed {
+        /// The bytes.
+        bytes: Vec<u8>,
+        /// Why they are no job.
+        reason: String,
+    },
+}
+
+/// What became of a [`NewJob`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Enqueued {
+    /// The job's id.
+    pub id: String,
+    /// There was a job of that id already (not ended, or ended within the last 24 hours): nothing was added.
+    pub duplicate: bool,
+}
+
+/// How people see where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Waits for a slot.
+    Ready,
+    /// Waits for its time: enqueued for later, or a retry.
+    Scheduled,
+    /// Waits for a handler of its type.
+    Parked,
+    /// Handed to a runner.
+    Running,
+    /// A dead letter.
+    Dead,
+    /// Done, and still kept.
+    Completed,
+}
+
+/// Which jobs. Empty: all.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Filter {
+    /// Of these ids.
+    pub ids: Vec<String>,
+    /// Of this type.
+    pub job_type: Option<String>,
+    /// In this state.
+    pub state: Option<State>,
+    /// Buried with this kind.
+    pub kind: Option<Kind>,
+    /// Ended, or if not ended enqueued, at or after this moment.
+    pub since: Option<UnixMs>,
+    /// At most this many.
+    pub limit: Option<u32>,
+}
+
+/// One line of a list of jobs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Listed {
+    /// Its id.
+    pub id: String,
+    /// Its type; none for a malformed one.
+    pub job_type: Option<String>,
+    /// Where it stands.
+    pub state: State,
+    /// How often it was started.
+    pub attempt: u32,
+    /// How often it failed.
+    pub failures: u32,
+    /// How often a handler asked for a retry.
+    pub retries_requested: u32,
+    /// When it was enqueued.
+    pub enqueued_at: UnixMs,
+    /// When it is due, for what waits.
+    pub run_at: Option<UnixMs>,
+    /// When its last attempt started.
+    pub started_at: Option<UnixMs>,
+    /// How long its last attempt ran, in microseconds.
+    pub duration_us: Option<u64>,
+    /// When it was completed or buried.
+    pub ended_at: Option<UnixMs>,
+    /// The generation of the handler that ran it last.
+    pub generation: Option<String>,
+    /// Why it was buried, or why its last attempt failed.
+    pub failure: Option<Failure>,
+    /// How often a person requeued it.
+    pub requeues: u32,
+}
+
+/// All that is known of a job.
+#[derive(Debug, Clone, Serialize)]
+pub struct Shown {
+    /// What a list shows.
+    #[serde(flatten)]
+    pub listed: Listed,
+    /// Its bytes, as they were enqueued.
+    #[serde(skip)]
+    pub body: Vec<u8>,
+    /// What a retry made of them, if one did.
+    #[serde(skip)]
+    pub changed_body: Option<String>,
+    /// The handler's result, as JSON.
+    pub result: Option<Box<serde_json::value::RawValue>>,
+    /// Where it came from: the queue, and on Kafka the partition and offset.
+    pub source: String,
+    /// Pairs as in the contract's `job.metadata`.
+    pub metadata: Vec<(String, String)>,
+    /// The first 3 and the last 10 failed attempts.
+    pub failed_attempts: Vec<AttemptRecord>,
+    /// How many more attempts failed than are shown.
+    pub failed_attempts_omitted: u32,
+    /// How many starts were interrupted.
+    pub interruptions: u32,
+}
+
+/// How many jobs there are.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Stats {
+    /// By type and state; a type of none are the malformed.
+    pub counts: Vec<Count>,
+    /// When the next scheduled job is due.
+    pub next_due_at: Option<UnixMs>,
+    /// When the oldest ready job became ready.
+    pub oldest_ready_at: Option<UnixMs>,
+    /// Live runners.
+    pub runners: u32,
+    /// Settlements that came after their lease was lost, since the file was made.
+    pub fenced_total: u64,
+}
+
+/// Jobs of one type in one state.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Count {
+    /// The type; none for malformed ones.
+    pub job_type: Option<String>,
+    /// The state.
+    pub state: State,
+    /// How many.
+    pub jobs: u64,
+}
+
+/// What went wrong with a queue.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct QueueError {
+    /// What happened, to what, and why.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Whether it may pass by itself.
+    pub transient: bool,
+}
+
+/// How long completed jobs are kept, and how much.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Keep {
+    /// Age; zero: they are deleted as they complete.
+    pub age: Duration,
+    /// Size of bodies and results together, in bytes.
+    pub bytes: u64,
+}
+
+// === impl Delivery ===
+
+impl Delivery {
+    /// A delivery of `job`, settled by `receipt` and given back to `release` when dropped.
+    pub fn new(job: Job, alone: bool, receipt: Receipt, release: Arc<dyn Release>) -> Delivery {
+        Delivery { job, alone, receipt, release: Some(release) }
+    }
+
+    /// Says, until the guard is dropped, that this delivery is being executed.
+    pub fn executing(&self) -> Executing {
+        let queue = Arc::clone(self.release.as_ref().expect("a delivery keeps its queue until it is taken apart"));
+        Executing { slot: queue.executing(self.receipt, self.alone), queue }
+    }
+
+    /// Takes it apart, for the queue that settles it: it is not released any more.
+    pub fn into_parts(mut self) -> (Job, Receipt) {
+        self.release = None;
+        let empty = Job {
+            id: String::new(),
+            job_type: String::new(),
+            body: String::new(),
+            attempt: 0,
+            failures: 0,
+            interruptions: 0,
+            enqueued_at: UnixMs(0),
+            first_started_at: None,
+            metadata: Vec::new(),
+        };
+        (std::mem::replace(&mut self.job, empty), self.receipt)
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(queue) = self.release.take() {
+            queue.release(self.receipt);
+        }
+    }
+}
+
+// === impl Executing ===
+
+impl Drop for Executing {
+    fn drop(&mut self) {
+        self.queue.executed(self.slot);
+    }
+}
+
+// === impl QueueError ===
+
+impl QueueError {
+    /// An error that will not pass by itself.
+    pub fn lasting(message: impl Into<String>) -> QueueError {
+        QueueError { message: message.into(), hint: None, transient: false }
+    }
+
+    /// The same with what to do about it.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> QueueError {
+        self.hint = Some(hint.into());
+        self
+    }
+}
