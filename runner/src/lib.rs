@@ -3,6 +3,7 @@
 //! `ARCHITECTURE.md` tells the life of one job; the modules stand here in the order in which it meets them.
 
 pub mod clock;
+pub mod generation;
 pub mod job;
 pub mod outcome;
 pub mod queue;

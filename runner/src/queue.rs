@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixMs;
+use crate::generation::Generation;
 use crate::job::Job;
 use crate::outcome::{Disposition, Failure, Kind};
 
@@ -127,8 +128,8 @@ pub struct AttemptRecord {
     pub duration_us: u64,
     /// The most memory it had, in bytes.
     pub memory_peak_bytes: u64,
-    /// The generation of the handler that ran it: the first twelve hexadecimal digits of its digest.
-    pub generation: Arc<str>,
+    /// The generation of the handler that ran it.
+    pub generation: Generation,
     /// Why it failed; none if it did not.
     pub failure: Option<Failure>,
 }
@@ -238,7 +239,7 @@ pub struct Listed {
     /// When it was completed or buried.
     pub ended_at: Option<UnixMs>,
     /// The generation of the handler that ran it last.
-    pub generation: Option<String>,
+    pub generation: Option<Generation>,
     /// Why it was buried, or why its last attempt failed.
     pub failure: Option<Failure>,
     /// How often a person requeued it.
