@@ -5,5 +5,7 @@
 pub mod clock;
 pub mod generation;
 pub mod job;
+pub mod limits;
 pub mod outcome;
 pub mod queue;
+pub mod retry;

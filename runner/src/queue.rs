@@ -72,7 +72,7 @@ pub struct Demand {
 #[must_use = "a delivery that is not settled is released and comes again"]
 pub struct Delivery {
     /// The job.
-    pub job: Job,
+    pub job: Arc<Job>,
     /// Runners died while they executed it: it must run alone.
     pub alone: bool,
     receipt: Receipt,
@@ -324,7 +324,7 @@ pub struct Keep {
 impl Delivery {
     /// A delivery of `job`, settled by `receipt` and given back to `release` when dropped.
     pub fn new(job: Job, alone: bool, receipt: Receipt, release: Arc<dyn Release>) -> Delivery {
-        Delivery { job, alone, receipt, release: Some(release) }
+        Delivery { job: Arc::new(job), alone, receipt, release: Some(release) }
     }
 
     /// Says, until the guard is dropped, that this delivery is being executed.
@@ -334,20 +334,9 @@ impl Delivery {
     }
 
     /// Takes it apart, for the queue that settles it: it is not released any more.
-    pub fn into_parts(mut self) -> (Job, Receipt) {
+    pub fn into_parts(mut self) -> (Arc<Job>, Receipt) {
         self.release = None;
-        let empty = Job {
-            id: String::new(),
-            job_type: String::new(),
-            body: String::new(),
-            attempt: 0,
-            failures: 0,
-            interruptions: 0,
-            enqueued_at: UnixMs(0),
-            first_started_at: None,
-            metadata: Vec::new(),
-        };
-        (std::mem::replace(&mut self.job, empty), self.receipt)
+        (Arc::clone(&self.job), self.receipt)
     }
 }
 

@@ -1,0 +1,45 @@
+//! What an attempt may use. Everything has a limit.
+
+use std::time::Duration;
+
+/// The limits of one attempt. A manifest may set some of them, up to the ceilings in the configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Wall-clock time, instantiation included.
+    pub timeout: Duration,
+    /// Bytes of all linear memories together.
+    pub memory_bytes: u64,
+    /// Elements of all tables together.
+    pub table_elements: u64,
+    /// Resources that the guest holds at one time.
+    pub handles: u32,
+    /// Bytes of the result, or of a changed body, that the guest may answer with.
+    pub result_bytes: u64,
+    /// Bytes that the guest may hand to the host in one call.
+    pub host_call_bytes: u64,
+    /// Calls of `log` and of `queue`.
+    pub host_calls: u64,
+    /// Bytes of log, stdout and stderr that are kept; the rest is cut, with a marker.
+    pub log_bytes: u64,
+    /// Bytes of one line of these.
+    pub log_line_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            timeout: Duration::from_secs(30),
+            memory_bytes: 128 << 20,
+            // CPython's largest table has some 8,000 elements, debug builds of other runtimes over 10,000.
+            table_elements: 100_000,
+            handles: 1_000,
+            result_bytes: 1 << 20,
+            // Twice the largest body, so that a handler can pass one through; the result has its own, smaller limit.
+            host_call_bytes: 16 << 20,
+            // A log flood is cut, not trapped; this only ends a guest that does nothing else.
+            host_calls: 100_000_000,
+            log_bytes: 64 << 10,
+            log_line_bytes: 4 << 10,
+        }
+    }
+}
