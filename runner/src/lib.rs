@@ -2,10 +2,20 @@
 //!
 //! `ARCHITECTURE.md` tells the life of one job; the modules stand here in the order in which it meets them.
 
+pub mod app;
 pub mod clock;
+pub mod config;
+pub mod dispatch;
 pub mod generation;
+pub mod handler;
 pub mod job;
 pub mod limits;
+pub mod manifest;
 pub mod outcome;
 pub mod queue;
+pub mod registry;
+pub mod reload;
 pub mod retry;
+pub mod sandbox;
+pub mod telemetry;
+pub mod watch;

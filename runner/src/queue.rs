@@ -27,8 +27,9 @@ pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
     /// out, and said once in the log.
     fn receive<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<Vec<Delivery>, QueueError>>;
 
-    /// Makes durable what became of a delivery, all of it together, and answers when it is. Waits out a sick queue.
-    fn settle(&self, delivery: Delivery, settlement: Settlement) -> Answer<'_, Settled>;
+    /// Makes durable what became of a delivery, all of it together, and answers when it is. Waits out a sick queue. It is
+    /// under way from the call on, whether the answer is waited for or not.
+    fn settle(self: Arc<Self>, delivery: Delivery, settlement: Settlement) -> Answer<'static, Settled>;
 
     /// Adds jobs, all of them or none, and answers when they are durable, one answer for each in their order.
     fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'_, Result<Vec<Enqueued>, QueueError>>;
@@ -36,6 +37,7 @@ pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
     /// How many jobs there are, by type and state. `served` is what the asking runner's own registry serves, if it is one.
     fn stats(&self) -> Answer<'_, Result<Stats, QueueError>>;
 
+    fn outlook(&self) -> Answer<'_, Result<Outlook, QueueError>>;
     /// Jobs that pass `filter`, oldest first.
     fn list(&self, filter: Filter) -> Answer<'_, Result<Vec<Listed>, QueueError>>;
 
@@ -371,3 +373,6 @@ impl QueueError {
         self
     }
 }
+pub struct Outlook { pub ready: bool, pub running: bool }
+impl std::fmt::Display for State { fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { write!(f, "{self:?}") } }
+pub fn open(_: &crate::config::Config) -> Result<Arc<dyn Queue>, QueueError> { Err(QueueError::lasting("")) }

@@ -33,15 +33,15 @@ pub struct Backoff {
     pub jitter: f64,
 }
 
-/// Decides what follows an attempt that was started at `started_at` and is over `now`. `jitter` is a random number from
-/// -1 to 1.
+/// Decides what follows an attempt that was started at `started_at` and is over `now`. `jitter` makes a random number
+/// from -1 to 1.
 pub fn decide(
     policy: &Policy,
     job: &Job,
     outcome: Outcome,
     started_at: UnixMs,
     now: UnixMs,
-    jitter: f64,
+    jitter: impl FnOnce() -> f64,
 ) -> Disposition {
     match outcome {
         Outcome::Complete { result } => Disposition::Ack { result },
@@ -49,7 +49,7 @@ pub fn decide(
         Outcome::Cancelled => Disposition::Bury(Failure::new(Kind::Cancelled, "cancelled while it ran")),
         Outcome::Failed(failure) if job.failures.saturating_add(1) >= policy.max_failures => Disposition::Bury(failure),
         Outcome::Failed(failure) => Disposition::Retry {
-            at: now.plus(policy.backoff.delay(job.failures, jitter)),
+            at: now.plus(policy.backoff.delay(job.failures, jitter())),
             body: None,
             after: RetryAfter::Failure(failure),
         },
@@ -73,7 +73,7 @@ pub fn decide(
             }
             // Each request that was not a failure stretches the backoff, as a failure does.
             let asked_before = asked.saturating_sub(1);
-            let delay = request.after.unwrap_or_else(|| policy.backoff.delay(asked_before, jitter));
+            let delay = request.after.unwrap_or_else(|| policy.backoff.delay(asked_before, jitter()));
             Disposition::Retry {
                 at: now.plus(delay),
                 body: request.body,
@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn decided(policy: &Policy, job: &Job, outcome: Outcome) -> Disposition {
-        decide(policy, job, outcome, NOW.minus(Duration::from_millis(5)), NOW, 0.0)
+        decide(policy, job, outcome, NOW.minus(Duration::from_millis(5)), NOW, || 0.0)
     }
 
     fn trap() -> Failure {

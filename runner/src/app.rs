@@ -1,0 +1,165 @@
+//! `sandhog run`: puts the runner together, and takes it apart again.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::dispatch::{Dispatcher, Parts};
+use crate::queue::{self, Queue, State};
+use crate::registry::Registry;
+use crate::reload::Reload;
+use crate::sandbox::{self, Sandbox};
+use crate::watch::Watch;
+
+/// Why a runner ended.
+#[derive(Debug, PartialEq)]
+enum End {
+    /// A signal, or an empty queue.
+    Done,
+    /// The machine can swap memory out now, under a sandbox that was set up for one that cannot.
+    SwapAppeared,
+}
+
+/// Works jobs until a signal says otherwise, or until the queue is empty if `until_empty`.
+///
+/// # Errors
+///
+/// Whatever keeps it from starting, and what the queue says will not pass by itself.
+pub fn run(config: Config, until_empty: bool) -> Result<()> {
+    let config = Arc::new(config);
+    let main = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    // Guests have a runtime of their own: a hundred of them that spin delay neither the queue nor a timer.
+    let guests = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("guest")
+        .enable_all()
+        .build()
+        .context("cannot start the guests' runtime")?;
+    let ended = main.block_on(async {
+        let signals = Signals::listen()?;
+        if !config.enabled {
+            tracing::info!("`enabled` is false: jobs can be enqueued and looked at, none is worked");
+            if !until_empty {
+                signals.drain.cancelled().await;
+            }
+            return Ok(());
+        }
+        while work(&config, &signals, guests.handle(), until_empty).await? == End::SwapAppeared {
+            tracing::warn!("swap space appeared: the runner starts anew with a sandbox that is safe with it");
+        }
+        Ok(())
+    });
+    guests.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+async fn work(config: &Arc<Config>, signals: &Signals, guests: &tokio::runtime::Handle, until_empty: bool) -> Result<End> {
+    let queue = queue::open(config)?;
+    let sandbox = Sandbox::new(sandbox::Config {
+        slots: config.slots,
+        memory_ceiling_bytes: config.ceilings.memory_bytes,
+        compiled_dir: Some(config.state_dir.join("compiled")),
+        timers: tokio::runtime::Handle::current(),
+    })
+    .context("cannot set up the sandbox")?;
+    let registry = Arc::new(ArcSwap::from_pointee(Registry::default()));
+    let dispatcher = Dispatcher::new(Parts {
+        queue: Arc::clone(&queue),
+        registry: Arc::clone(&registry),
+        slots: config.slots,
+        clock: Arc::new(SystemClock),
+        jitter: Box::new(random_jitter),
+        guests: guests.clone(),
+    });
+
+    // Watched before it is read, so that no change falls between.
+    let watch = Watch::new(&config.handlers.dir);
+    let to_dispatcher = Arc::clone(&dispatcher);
+    let mut reload =
+        Reload::new(Arc::clone(config), sandbox.clone(), registry, move || to_dispatcher.registry_changed());
+    reload.load_all().await;
+    tracing::info!(
+        "ready: handlers from `{}`, jobs from `{}`, {} slots",
+        config.handlers.dir.display(), config.queue.url, config.slots
+    );
+
+    let drain = signals.drain.child_token();
+    let ended = tokio::select! {
+        biased;
+        ended = dispatcher.run(&drain, &signals.stop, config.drain_timeout, until_empty) => ended,
+        () = reload.follow(watch) => unreachable!("it follows as long as it is polled"),
+        () = drain_when_swap_appears(&sandbox, &drain) => unreachable!("it waits on when it has drained"),
+    };
+    let listed = if until_empty && ended.is_ok() { list_what_waits(queue.as_ref()).await } else { Ok(()) };
+    queue.close().await;
+    ended?;
+    listed?;
+    if drain.is_cancelled() && !signals.drain.is_cancelled() {
+        return Ok(End::SwapAppeared);
+    }
+    tracing::info!("stopped");
+    Ok(End::Done)
+}
+
+/// Drains when memory can be swapped out under a sandbox that was set up for a machine where it cannot.
+async fn drain_when_swap_appears(sandbox: &Sandbox, drain: &CancellationToken) {
+    /// As often as the handlers' folder is looked at.
+    const LOOK_AGAIN: Duration = Duration::from_secs(10);
+    while !sandbox.swap_appeared() {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    drain.cancel();
+    std::future::pending::<()>().await;
+}
+
+/// Says what `--until-empty` did not wait for.
+async fn list_what_waits(queue: &dyn Queue) -> Result<()> {
+    let stats = queue.stats().await?;
+    for state in [State::Scheduled, State::Parked] {
+        for count in stats.counts.iter().filter(|count| count.state == state) {
+            let job_type = count.job_type.as_deref().unwrap_or("?");
+            tracing::info!(job.type = %job_type, jobs = count.jobs, "{} jobs of type `{job_type}` stay {state}", count.jobs);
+        }
+    }
+    Ok(())
+}
+
+/// A random number from -1 to 1, good enough to spread retries.
+fn random_jitter() -> f64 {
+    let random = RandomState::new().build_hasher().finish();
+    f64::from((random >> 32) as u32) / f64::from(u32::MAX) * 2.0 - 1.0
+}
+
+/// The first SIGTERM or SIGINT drains, the second stops at once.
+struct Signals {
+    drain: CancellationToken,
+    stop: CancellationToken,
+}
+
+// === impl Signals ===
+
+impl Signals {
+    fn listen() -> Result<Signals> {
+        let signals = Signals { drain: CancellationToken::new(), stop: CancellationToken::new() };
+        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+        let (drain, stop) = (signals.drain.clone(), signals.stop.clone());
+        tokio::spawn(async move {
+            for token in [drain, stop] {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                tracing::info!("signal received");
+                token.cancel();
+            }
+        });
+        Ok(signals)
+    }
+}

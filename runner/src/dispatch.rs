@@ -1,0 +1,339 @@
+//! The one path: every job goes from the queue through its handler back to the queue here, and only here.
+//!
+//! ```text
+//! queue.receive() → Delivery → registry.get(job_type) → handler.run(job) → Outcome
+//!       ↑                                                                     │
+//!       └──── queue.settle(delivery, disposition) ←── retry::decide(…) ───────┘
+//! ```
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::backlog::{Backlog, Turn};
+use crate::clock::Clock;
+use crate::outcome::{Disposition, Outcome, RetryAfter};
+use crate::queue::{AttemptRecord, Delivery, Queue, QueueError, Settled, Settlement};
+use crate::registry::Registry;
+use crate::retry;
+use crate::sandbox::Attempt;
+
+mod backlog;
+
+/// A random number from -1 to 1.
+pub type Jitter = Box<dyn Fn() -> f64 + Send + Sync>;
+
+/// What a dispatcher works with.
+pub struct Parts {
+    /// Where jobs come from and go to.
+    pub queue: Arc<dyn Queue>,
+    /// Who serves them.
+    pub registry: Arc<ArcSwap<Registry>>,
+    /// How many attempts run at a time.
+    pub slots: u32,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Spreads backoffs.
+    pub jitter: Jitter,
+    /// Where guests run: a runtime of their own, so that they stall nothing else.
+    pub guests: Handle,
+}
+
+/// Takes jobs from the queue, runs them, and settles them.
+pub struct Dispatcher {
+    parts: Parts,
+    backlog: Mutex<Backlog>,
+    /// There is something to hand out.
+    ready: Notify,
+    /// There is room for more, other types are served, or something was settled.
+    changed: Notify,
+    /// Attempts are to be broken off.
+    stop: CancellationToken,
+    slots: TaskTracker,
+    settling: TaskTracker,
+}
+
+// === impl Dispatcher ===
+
+impl Dispatcher {
+    /// A dispatcher that has not started yet.
+    pub fn new(parts: Parts) -> Arc<Dispatcher> {
+        Arc::new(Dispatcher {
+            parts,
+            backlog: Mutex::new(Backlog::default()),
+            ready: Notify::new(),
+            changed: Notify::new(),
+            stop: CancellationToken::new(),
+            slots: TaskTracker::new(),
+            settling: TaskTracker::new(),
+        })
+    }
+
+    /// Says that the registry was swapped: what is served has changed.
+    pub fn registry_changed(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Receives and works jobs until `drain` is cancelled, or until the queue is empty if `until_empty`; then finishes what
+    /// runs, for at most `drain_timeout`, and releases the rest. `stop_at_once` breaks off what runs.
+    ///
+    /// # Errors
+    ///
+    /// What the queue says will not pass by itself.
+    pub async fn run(
+        self: &Arc<Dispatcher>,
+        drain: &CancellationToken,
+        stop_at_once: &CancellationToken,
+        drain_timeout: Duration,
+        until_empty: bool,
+    ) -> Result<(), QueueError> {
+        for _ in 0..self.parts.slots {
+            self.spawn_slot();
+        }
+        let received = self.receive(drain, until_empty).await;
+        self.drain(stop_at_once, drain_timeout).await;
+        received
+    }
+
+    async fn receive(self: &Arc<Dispatcher>, drain: &CancellationToken, until_empty: bool) -> Result<(), QueueError> {
+        loop {
+            let (registry, demand) = {
+                let registry = self.parts.registry.load_full();
+                let demand = self.backlog().demand(&registry);
+                (registry, demand)
+            };
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => return Ok(()),
+                deliveries = self.parts.queue.receive(&demand) => self.take_in(deliveries?, &registry),
+                () = self.changed.notified() => {}
+                empty = self.emptied(), if until_empty => if empty? { return Ok(()) },
+            }
+        }
+    }
+
+    fn take_in(self: &Arc<Dispatcher>, deliveries: Vec<Delivery>, registry: &Registry) {
+        let mut unserved = Vec::new();
+        {
+            let mut backlog = self.backlog();
+            for delivery in deliveries {
+                match registry.get(&delivery.job.job_type) {
+                    Some(handler) => backlog.push(delivery, &handler.name, handler.concurrency),
+                    None => unserved.push(delivery),
+                }
+            }
+        }
+        self.ready.notify_one();
+        for delivery in unserved {
+            self.settle(delivery, Settlement { disposition: Disposition::Park, attempt: None }, None);
+        }
+    }
+
+    /// Answers whether all is done that `--until-empty` waits for, some time after it might be.
+    async fn emptied(&self) -> Result<bool, QueueError> {
+        /// Jobs that other runners hold end without our being told.
+        const LOOK_AGAIN: Duration = Duration::from_millis(100);
+        loop {
+            if self.backlog().in_flight() == 0 {
+                let outlook = self.parts.queue.outlook().await?;
+                if !outlook.ready && !outlook.running {
+                    return Ok(true);
+                }
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Works one job after the other. A panic ends the slot, not the runner: the delivery is released as it is dropped, and
+    /// another slot takes this one's place.
+    fn spawn_slot(self: &Arc<Dispatcher>) {
+        let dispatcher = Arc::clone(self);
+        let replace = Replace(Arc::clone(self));
+        self.slots.spawn_on(
+            async move {
+                while let Some((delivery, turn)) = dispatcher.next().await {
+                    dispatcher.work(delivery, turn).await;
+                }
+                replace.never();
+            },
+            &self.parts.guests,
+        );
+    }
+
+    /// The next job to run; none when the runner drains.
+    async fn next(&self) -> Option<(Delivery, Turn)> {
+        loop {
+            let ready = self.ready.notified();
+            {
+                let mut backlog = self.backlog();
+                if let Some(next) = backlog.next() {
+                    // One notification wakes one slot: it passes the word on while there is more.
+                    if backlog.has_next() {
+                        self.ready.notify_one();
+                    }
+                    return Some(next);
+                }
+                if backlog.is_closed() {
+                    self.ready.notify_one();
+                    return None;
+                }
+            }
+            ready.await;
+        }
+    }
+
+    /// The life of one attempt.
+    async fn work(self: &Arc<Dispatcher>, delivery: Delivery, turn: Turn) {
+        let over = Over { dispatcher: self, turn: &turn };
+        let registry = self.parts.registry.load_full();
+        let Some(handler) = registry.get(&delivery.job.job_type) else {
+            over.after(None);
+            return self.settle(delivery, Settlement { disposition: Disposition::Park, attempt: None }, Some(turn));
+        };
+        let executing = delivery.executing();
+        let started_at = self.parts.clock.now();
+        let Attempt { outcome, duration, memory_peak_bytes, .. } = handler.run(&delivery.job, &self.stop).await;
+        drop(executing);
+        over.after(Some(duration));
+
+        let failure = match &outcome {
+            Outcome::Failed(failure) => Some(failure.clone()),
+            _ => None,
+        };
+        let now = self.parts.clock.now();
+        let disposition = retry::decide(&handler.retry, &delivery.job, outcome, started_at, now, &self.parts.jitter);
+        let attempt = AttemptRecord {
+            number: delivery.job.attempt,
+            started_at,
+            duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
+            memory_peak_bytes,
+            generation: handler.generation.clone(),
+            failure,
+        };
+        self.settle(delivery, Settlement { disposition, attempt: Some(attempt) }, Some(turn));
+    }
+
+    /// Settles a delivery, without holding up the slot that ran it until that is durable.
+    fn settle(self: &Arc<Dispatcher>, delivery: Delivery, settlement: Settlement, turn: Option<Turn>) {
+        log_settlement(&delivery, &settlement);
+        let job = Arc::clone(&delivery.job);
+        let settled = Arc::clone(&self.parts.queue).settle(delivery, settlement);
+        let dispatcher = Arc::clone(self);
+        self.settling.spawn_on(
+            async move {
+                if settled.await == Settled::Fenced {
+                    tracing::warn!(
+                        job.id = %job.id, job.type = %job.job_type, attempt = job.attempt,
+                        "the right to job `{}` was lost before it was settled: this attempt changes nothing", job.id
+                    );
+                }
+                if turn.is_some_and(|turn| dispatcher.backlog().settled(&turn)) {
+                    dispatcher.changed.notify_one();
+                }
+            },
+            &self.parts.guests,
+        );
+    }
+
+    /// Finishes what runs, releases what waits.
+    async fn drain(&self, stop_at_once: &CancellationToken, drain_timeout: Duration) {
+        let waited = self.backlog().close();
+        self.ready.notify_one();
+        drop(waited);
+        self.parts.queue.stop_receiving().await;
+        self.slots.close();
+        let running = self.backlog().running();
+        if running > 0 {
+            tracing::info!(jobs = running, "draining: {running} running jobs have {drain_timeout:?} to end");
+        }
+        tokio::select! {
+            () = self.slots.wait() => {}
+            () = tokio::time::sleep(drain_timeout) => self.break_off("the drain timeout is over"),
+            () = stop_at_once.cancelled() => self.break_off("told to stop at once"),
+        }
+        self.slots.wait().await;
+        self.settling.close();
+        self.settling.wait().await;
+    }
+
+    fn break_off(&self, why: &str) {
+        let running = self.backlog().running();
+        tracing::warn!(jobs = running, "{why}: {running} running jobs are interrupted and released");
+        self.stop.cancel();
+    }
+
+    fn backlog(&self) -> MutexGuard<'_, Backlog> {
+        // No code panics while it holds the lock, and if it did the counts would still be nearer the truth than none.
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts another slot when it is dropped by a panic.
+struct Replace(Arc<Dispatcher>);
+
+impl Replace {
+    fn never(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Replace {
+    fn drop(&mut self) {
+        tracing::error!("a slot panicked: its job is released and another slot takes its place");
+        self.0.spawn_slot();
+    }
+}
+
+/// Gives a turn back, whatever happens.
+struct Over<'a> {
+    dispatcher: &'a Dispatcher,
+    turn: &'a Turn,
+}
+
+impl Over<'_> {
+    fn after(self, duration: Option<Duration>) {
+        self.dispatcher.backlog().ran(self.turn, duration);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        let mut backlog = self.dispatcher.backlog();
+        backlog.ran(self.turn, None);
+        backlog.settled(self.turn);
+    }
+}
+
+/// One line for what a person may want to know; a completed job is not worth one.
+fn log_settlement(delivery: &Delivery, settlement: &Settlement) {
+    let job = &delivery.job;
+    match &settlement.disposition {
+        Disposition::Ack { .. } => tracing::debug!(
+            job.id = %job.id, job.type = %job.job_type, attempt = job.attempt, "job `{}` completed", job.id
+        ),
+        Disposition::Bury(failure) => tracing::warn!(
+            job.id = %job.id, job.type = %job.job_type, attempt = job.attempt, kind = %failure.kind,
+            "job `{}` buried: {}: {}", job.id, failure.kind, failure.message
+        ),
+        Disposition::Retry { after: RetryAfter::Failure(failure), .. } => tracing::info!(
+            job.id = %job.id, job.type = %job.job_type, attempt = job.attempt, kind = %failure.kind,
+            "job `{}` failed and will be retried: {}: {}", job.id, failure.kind, failure.message
+        ),
+        Disposition::Retry { after: RetryAfter::Request { reason }, .. } => tracing::debug!(
+            job.id = %job.id, job.type = %job.job_type, attempt = job.attempt,
+            "job `{}` asked for a retry{}", job.id, reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default()
+        ),
+        Disposition::Release { .. } => tracing::info!(
+            job.id = %job.id, job.type = %job.job_type, attempt = job.attempt, "job `{}` interrupted and released", job.id
+        ),
+        Disposition::Park => tracing::info!(
+            job.id = %job.id, job.type = %job.job_type, "job `{}` parked: nobody serves its type", job.id
+        ),
+    }
+}
