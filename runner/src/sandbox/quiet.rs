@@ -23,6 +23,7 @@
 //! - Another module of the same component that imports the memory sees its real size. Should that module grow it, the
 //!   page it gets is a new one, and the owner loses the spare pages that it has not used: it believes in the real size
 //!   from then on, as it would have to after any growth by somebody else. No page is ever given twice.
+//! - `memory.size` and `memory.grow` take a little of the stack, as calls do.
 //!
 //! Whoever limits memory sees the larger minimum.
 
@@ -34,7 +35,7 @@ mod tests;
 use wasm_encoder::{Component, ComponentSectionId};
 use wasmparser::{BinaryReaderError, Parser, Validator, WasmFeatures};
 
-use self::module::Module;
+use self::module::{LeftAlone, Module};
 use self::section::sections;
 
 /// Part of the key under which compiled code is kept: changes when the rewrite does.
@@ -71,12 +72,16 @@ struct Walk {
     rewritten: usize,
     /// Core modules met so far, to name them by their number.
     modules: usize,
-    /// Why the modules that are left alone are.
+    /// Why modules that own a memory are left alone.
     left_alone: Vec<String>,
 }
 
 /// Gives each core module of `component` that owns and grows one ordinary memory `spare_pages` more pages than it asks
-/// for.
+/// for, as far as its maximum allows.
+///
+/// The spare pages must stay in memory between attempts for this to pay. Where the engine clears all that it keeps, and
+/// not only the pages that were written, each spare page costs some time in every attempt: four are then better than
+/// sixteen.
 ///
 /// Never panics, whatever the bytes: a component that is not valid, or would not be afterwards, is left as it is.
 pub fn rewrite(component: &[u8], spare_pages: u32) -> Rewritten {
@@ -132,17 +137,18 @@ impl Walk {
                 self.rewritten += 1;
                 module.rewrite(&memory)
             }
-            Err(reason) => {
+            Err(LeftAlone::Because(reason)) => {
                 self.left_alone.push(format!("core module {number} {reason}"));
                 Ok(binary.to_vec())
             }
+            Err(LeftAlone::OwnsNoMemory) => Ok(binary.to_vec()),
         }
     }
 
     /// Why no module was rewritten.
     fn reason(&self) -> String {
         match self.left_alone.as_slice() {
-            [] => "it holds no core module".to_owned(),
+            [] => "none of its core modules has a memory of its own".to_owned(),
             reasons => reasons.join("; "),
         }
     }

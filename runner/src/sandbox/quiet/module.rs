@@ -51,6 +51,14 @@ pub(super) struct Memory {
     maximum: Option<u64>,
 }
 
+/// Why a module cannot have spare pages.
+pub(super) enum LeftAlone {
+    /// As nearly every component has some: adapters, and what holds tables. Nothing to speak of.
+    OwnsNoMemory,
+    /// A fragment that stands behind the module's name.
+    Because(&'static str),
+}
+
 /// Where the additions stand.
 struct Added {
     /// The global with the size in which the module believes.
@@ -83,32 +91,36 @@ impl<'a> Module<'a> {
         Ok(Self { sections, ..module })
     }
 
-    /// The memory as it will be, or why the module is left alone: a fragment that stands behind its name.
-    pub(super) fn memory_with_spare(&self, spare_pages: u32) -> std::result::Result<Memory, &'static str> {
+    /// The memory as it will be, or why the module is left alone.
+    pub(super) fn memory_with_spare(&self, spare_pages: u32) -> std::result::Result<Memory, LeftAlone> {
         let memory = match self.memories.as_slice() {
-            _ if self.imports_memory => return Err("imports its memory"),
-            [] => return Err("has no memory"),
-            [memory] => memory,
-            _ => return Err("has several memories"),
+            [] => return Err(LeftAlone::OwnsNoMemory),
+            [memory] if !self.imports_memory => memory,
+            _ => return Err(LeftAlone::Because("has several memories")),
         };
         let most = memory.maximum.unwrap_or(MAX_PAGES).min(MAX_PAGES);
         let spare_end = memory.initial.saturating_add(u64::from(spare_pages)).min(most);
-        if !self.grows {
-            Err("never grows its memory")
+        let refused = if !self.grows {
+            "never grows its memory"
         } else if memory.memory64 {
-            Err("has a 64-bit memory")
+            "has a 64-bit memory"
         } else if memory.shared {
-            Err("has a shared memory")
+            "has a shared memory"
         } else if memory.page_size_log2.is_some() {
-            Err("has a memory with pages of another size")
+            "has a memory with pages of another size"
         } else if self.has_dwarf {
-            Err("has debugging information, which names places in the code that would move")
+            "has debugging information, which names places in the code that would move"
         } else if spare_end <= memory.initial {
-            Err("has a memory that cannot be larger than it is")
+            "has a memory that cannot be larger than it is"
         } else {
             let pages = |pages: u64| u32::try_from(pages).expect("neither is above 65,536: `most` is not");
-            Ok(Memory { asked_pages: pages(memory.initial), spare_end: pages(spare_end), maximum: memory.maximum })
-        }
+            return Ok(Memory {
+                asked_pages: pages(memory.initial),
+                spare_end: pages(spare_end),
+                maximum: memory.maximum,
+            });
+        };
+        Err(LeftAlone::Because(refused))
     }
 
     /// The module with this memory in place of its own.
