@@ -2,10 +2,16 @@
 //!
 //! `ARCHITECTURE.md` tells the life of one job; the modules stand here in the order in which it meets them.
 
+pub mod app;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod generation;
 pub mod job;
 pub mod limits;
+pub mod manifest;
 pub mod outcome;
 pub mod queue;
 pub mod retry;
+pub mod sandbox;
+pub mod telemetry;

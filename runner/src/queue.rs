@@ -15,7 +15,10 @@ use crate::generation::Generation;
 use crate::job::Job;
 use crate::outcome::{Disposition, Failure, Kind};
 
+mod open;
 pub mod sqlite;
+
+pub use open::open;
 
 /// A future that a queue answers with.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

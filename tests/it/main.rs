@@ -1,1 +1,1 @@
-
+//! Integration tests: through the public surface, or the real binary.
