@@ -25,7 +25,7 @@ mod terminal;
 
 use fault::Fault;
 
-/// Runs jobs, each in a WebAssembly sandbox of its own.
+/// Run jobs, each in a WebAssembly sandbox of its own.
 #[derive(Debug, Parser)]
 #[command(name = "sandhog", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage or configuration.")]
@@ -38,33 +38,29 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct Global {
-    /// Configuration file [default: sandhog.toml, if it is there] [env: SANDHOG_CONFIG]
+    /// Configuration file [default: sandhog.toml, if it is there] [env: `SANDHOG_CONFIG`]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Configuration")]
     config: Option<PathBuf>,
-    /// Queue [default: sqlite:sandhog.db] [env: SANDHOG_QUEUE]
+    /// Queue [default: sqlite:sandhog.db] [env: `SANDHOG_QUEUE`]
     #[arg(long, global = true, value_name = "URL", help_heading = "Configuration")]
     queue: Option<String>,
 }
 
+/// What each does is said where its options are.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Work jobs until a signal says otherwise
     Run(run::Run),
-    /// Add a job, or a file of jobs
     Enqueue(enqueue::Enqueue),
-    /// Run one job in the sandbox, without a queue
     Invoke(invoke::Invoke),
-    /// Say what handlers are made of, and whether they would load
     Check(check::Check),
-    /// Look at jobs
     Jobs(jobs::Jobs),
-    /// Look at dead letters, send them back, or delete them
     Dead(dead::Dead),
-    /// Count jobs by type and state
     Stats(stats::Stats),
-    /// Show the effective configuration, and where each value comes from
     Config(config::Show),
 }
+
+/// How many lines a list has where nothing else is said.
+const LIST_LIMIT: u32 = 50;
 
 /// Runs the command that this process was started with.
 pub fn main() -> ExitCode {

@@ -43,6 +43,51 @@ pub struct LoadError;
 pub struct Component;
 
 /// stub
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+#[expect(missing_docs, reason = "a stub")]
+pub struct Facts {
+    pub kind: Option<FileKind>,
+    pub file_bytes: usize,
+    pub language: Option<String>,
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
+    pub quiet: Option<Quiet>,
+    pub code_bytes: usize,
+    pub compile_time: Duration,
+    pub from_cache: bool,
+    pub memories: Option<u32>,
+    pub memory_initial_bytes: Option<u64>,
+    pub tables: Option<u32>,
+    pub table_initial_elements: Option<u64>,
+}
+
+/// stub
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "a stub")]
+pub enum FileKind {
+    Component,
+    CoreModule,
+}
+
+/// stub
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+#[expect(missing_docs, reason = "a stub")]
+pub enum Quiet {
+    Made { modules: usize },
+    Unchanged { reason: String },
+}
+
+/// stub
+#[derive(Debug)]
+#[expect(missing_docs, reason = "a stub")]
+pub struct Inspection {
+    pub facts: Facts,
+    pub error: Option<LoadError>,
+}
+
+/// stub
 #[derive(Debug)]
 pub struct Attempt {
     /// stub
@@ -53,6 +98,8 @@ pub struct Attempt {
     pub memory_peak_bytes: u64,
     /// stub
     pub frames: Vec<String>,
+    /// stub
+    pub last_words: Option<String>,
 }
 
 /// stub
@@ -88,6 +135,20 @@ impl Sandbox {
     }
     pub fn load(&self, _: &[u8], _: &Limits) -> Result<Component, LoadError> {
         Err(LoadError)
+    }
+    pub fn inspect(&self, _: &[u8], _: &Limits) -> Inspection {
+        Inspection { facts: Facts::default(), error: Some(LoadError) }
+    }
+}
+
+#[expect(missing_docs, reason = "a stub")]
+impl Source {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Log => "log",
+            Source::Stdout => "stdout",
+            Source::Stderr => "stderr",
+        }
     }
 }
 

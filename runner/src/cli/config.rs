@@ -9,7 +9,7 @@ use super::fault::Fault;
 use super::terminal::{plain, write_json, write_table};
 use crate::config::Config;
 
-/// Shows the effective configuration, and where each value comes from.
+/// Show the effective configuration, and where each value comes from.
 #[derive(Debug, Args)]
 pub(super) struct Show {
     /// An object a key, each in a line of its own

@@ -13,9 +13,8 @@ use crate::config::Config;
 use crate::outcome::Kind;
 use crate::queue::{Filter, State};
 
-/// Looks at dead letters, sends them back, or deletes them. Without a command it lists them.
+/// Look at dead letters, send them back, or delete them; without a command, list them.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Dead {
     #[command(subcommand)]
     command: Option<DeadCommand>,
@@ -35,13 +34,13 @@ enum DeadCommand {
     Delete(Change),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, PartialEq, Args)]
 struct List {
     #[command(flatten)]
     which: Which,
-    /// At most this many
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    limit: u32,
+    /// At most this many [default: 50]
+    #[arg(long, value_name = "N")]
+    limit: Option<u32>,
     /// An object a dead letter, each in a line of its own
     #[arg(long)]
     json: bool,
@@ -65,7 +64,7 @@ struct Change {
     json: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, PartialEq, Args)]
 struct Which {
     /// Only those of this type
     #[arg(long = "type", value_name = "TYPE")]
@@ -92,6 +91,9 @@ fn kind(text: &str) -> Result<Kind, String> {
 
 impl Dead {
     pub(super) fn run(self, config: &Config, out: &mut dyn Write) -> Result<(), Fault> {
+        if self.command.is_some() && self.list != List::default() {
+            return Err(Fault::usage("options of the list stand behind `list`, and others behind their command"));
+        }
         match self.command {
             Some(DeadCommand::List(list)) => list.run(config, out),
             Some(DeadCommand::Show(show)) => show.run(config, out),
@@ -106,15 +108,16 @@ impl Dead {
 
 impl List {
     fn run(self, config: &Config, out: &mut dyn Write) -> Result<(), Fault> {
+        let limit = self.limit.unwrap_or(super::LIST_LIMIT);
         // One more, to know whether there are more.
-        let filter = Filter { limit: Some(self.limit.saturating_add(1)), ..self.which.filter(Vec::new()) };
+        let filter = Filter { limit: Some(limit.saturating_add(1)), ..self.which.filter(Vec::new()) };
         let mut letters = super::on_present_queue(config, async |queue| Ok(queue.list(filter).await?))?;
-        let more = letters.len() > self.limit as usize;
-        letters.truncate(self.limit as usize);
+        let more = letters.len() > limit as usize;
+        letters.truncate(limit as usize);
         write_list(out, &letters, self.json)?;
         if more {
             out.flush()?;
-            note(format_args!("there are more: `--limit` is {}", self.limit));
+            note(format_args!("there are more: `--limit` is {limit}"));
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::queue::NewJob;
 
 mod file;
 
-/// Adds a job, or a file of jobs.
+/// Add a job, or a file of jobs.
 ///
 /// The JSON is an object. It is stored byte for byte, and that is what the handler sees. A `job_type` in it must be the
 /// TYPE; a string `job_id` in it is the job's id, unless --id says another. The job's id is printed.
@@ -36,10 +36,10 @@ pub(super) struct Enqueue {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["job_type", "body", "id"])]
     file: Option<PathBuf>,
     /// Leave bad lines out, and say which
-    #[arg(long, requires = "file")]
+    #[arg(long, requires = "file", conflicts_with = "job_type")]
     skip_bad: bool,
     /// Keep bad lines as dead letters (`malformed`)
-    #[arg(long, requires = "file", conflicts_with = "skip_bad")]
+    #[arg(long, requires = "file", conflicts_with_all = ["job_type", "skip_bad"])]
     bury_bad: bool,
     /// Run it this long from now, like 30s or 1h
     #[arg(long, value_name = "D", value_parser = quantity::parse_duration)]

@@ -16,14 +16,14 @@ use super::terminal::{note, plain, plain_lines, size, took, write_json, write_pa
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::generation::Generation;
-use crate::job::{self, Job, Malformed};
+use crate::job::{self, Head, Job, Malformed};
 use crate::manifest::{ANY_TYPE, Manifest};
 use crate::outcome::{Failure, Outcome};
 use crate::sandbox::{self, Attempt, GuestLog, Level, Sandbox, Source};
 
-/// Runs one job in the sandbox, without a queue, by the limits of the handler's manifest.
+/// Run one job in the sandbox, without a queue.
 ///
-/// What the handler writes is shown on stderr. The exit code is 0 if it completes or asks for a retry, else 1.
+/// The limits are those of the handler's manifest. /// What the handler writes is shown on stderr. The exit code is 0 if it completes or asks for a retry, else 1.
 #[derive(Debug, Args)]
 pub(super) struct Invoke {
     /// The handler's component; its manifest beside it counts
@@ -32,7 +32,8 @@ pub(super) struct Invoke {
     /// The job's body, an object; `-` reads it from stdin
     #[arg(value_name = "JSON", default_value = "{}")]
     body: String,
-    /// The job's type [default: the body's `job_type`, else the first that the handler serves]
+    /// The job's type; the body may then be any text [default: the body's `job_type`, else the first that the handler
+    /// serves]
     #[arg(long = "type", value_name = "TYPE")]
     job_type: Option<String>,
     /// One object
@@ -71,13 +72,12 @@ pub(super) fn read_handler(path: &Path, config: &Config) -> anyhow::Result<Handl
 
 /// The sandbox of a command: one slot, and the runner's compiled code where there is a runner.
 pub(super) fn sandbox(config: &Config) -> anyhow::Result<Sandbox> {
-    let sandbox = Sandbox::new(sandbox::Config {
+    Ok(Sandbox::new(sandbox::Config {
         slots: 1,
         memory_ceiling_bytes: config.ceilings.memory_bytes,
         compiled_dir: config.state_dir.is_dir().then(|| config.state_dir.join("compiled")),
         timers: tokio::runtime::Handle::current(),
-    });
-    sandbox.context("cannot set up the sandbox")
+    })?)
 }
 
 // === impl Invoke ===
@@ -115,10 +115,18 @@ impl Invoke {
 
     fn job(&self, manifest: &Manifest, config: &Config) -> Result<Job, Fault> {
         let body = read_body(&self.body, config.body_bytes_max)?;
+        let bytes_max = config.body_bytes_max;
         let parsed = match &self.job_type {
-            Some(job_type) => job::parse_of_type(&body, config.body_bytes_max, job_type),
-            None => job::parse(&body, config.body_bytes_max).or_else(|malformed| match malformed {
-                Malformed::NoType => job::parse_of_type(&body, config.body_bytes_max, self.default_type(manifest)),
+            Some(job_type) => job::parse_of_type(&body, bytes_max, job_type).or_else(|malformed| match malformed {
+                // As on a topic of text, whose jobs have their type from elsewhere.
+                Malformed::NotJson(_) | Malformed::NotAnObject => {
+                    let text = std::str::from_utf8(&body).expect("what is not UTF-8 has another fault");
+                    Ok((text, Head { job_type: job_type.clone(), job_id: None }))
+                }
+                malformed => Err(malformed),
+            }),
+            None => job::parse(&body, bytes_max).or_else(|malformed| match malformed {
+                Malformed::NoType => job::parse_of_type(&body, bytes_max, self.default_type(manifest)),
                 malformed => Err(malformed),
             }),
         };
@@ -169,6 +177,9 @@ fn as_pairs(attempt: &Attempt, generation: &Generation) -> Vec<(&'static str, St
     pairs.push(("ran", took(attempt.duration)));
     pairs.push(("memory", size(attempt.memory_peak_bytes)));
     pairs.push(("generation", generation.to_string()));
+    if let Some(words) = &attempt.last_words {
+        pairs.push(("last words", plain_lines(words)));
+    }
     if !attempt.frames.is_empty() {
         let frames: Vec<String> = attempt.frames.iter().map(|frame| plain(frame)).collect();
         pairs.push(("frames", frames.join("\n")));
@@ -186,6 +197,7 @@ fn as_json(attempt: &Attempt, job: &Job, generation: &Generation, log: &ShownLog
         "memory_peak_bytes": attempt.memory_peak_bytes,
         "generation": generation,
         "frames": attempt.frames,
+        "last_words": attempt.last_words,
         "log": log.kept.as_ref().map(|kept| kept.lock().expect("no writer panics").clone()).unwrap_or_default(),
     });
     for (name, value) in said.into_iter().filter(|(name, _)| *name != "after") {
@@ -203,11 +215,6 @@ fn as_json(attempt: &Attempt, job: &Job, generation: &Generation, log: &ShownLog
 
 impl GuestLog for ShownLog {
     fn line(&self, _: &Job, source: Source, level: Level, line: &str) {
-        let source = match source {
-            Source::Log => "log",
-            Source::Stdout => "stdout",
-            Source::Stderr => "stderr",
-        };
         let level = match level {
             Level::Trace => "trace",
             Level::Debug => "debug",
@@ -217,11 +224,11 @@ impl GuestLog for ShownLog {
         };
         match &self.kept {
             Some(kept) => {
-                let line = json!({ "source": source, "level": level, "line": line });
+                let line = json!({ "source": source.as_str(), "level": level, "line": line });
                 kept.lock().expect("no writer panics").push(line);
             }
-            None if source == "log" => note(format_args!("{level}: {}", plain(line))),
-            None => note(format_args!("{source}: {}", plain(line))),
+            None if matches!(source, Source::Log) => note(format_args!("{level}: {}", plain(line))),
+            None => note(format_args!("{}: {}", source.as_str(), plain(line))),
         }
     }
 }

@@ -14,9 +14,8 @@ use crate::config::{Config, quantity};
 use crate::generation;
 use crate::queue::{Filter, Listed, Shown, State};
 
-/// Looks at jobs. Without a command it lists them.
+/// Look at jobs; without a command, list them.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Jobs {
     #[command(subcommand)]
     command: Option<JobsCommand>,
@@ -28,11 +27,10 @@ pub(super) struct Jobs {
 enum JobsCommand {
     /// List jobs, oldest first
     List(List),
-    /// Show all that is known of a job
     Show(Show),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, PartialEq, Args)]
 struct List {
     /// Only jobs in this state
     #[arg(long, value_enum)]
@@ -43,15 +41,17 @@ struct List {
     /// Only jobs that ended, or were enqueued if they have not, since: 30m ago, or 2026-03-01T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<UnixMs>,
-    /// At most this many
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    limit: u32,
+    /// At most this many [default: 50]
+    #[arg(long, value_name = "N")]
+    limit: Option<u32>,
     /// An object a job, each in a line of its own
     #[arg(long)]
     json: bool,
 }
 
-/// Shows all that is known of a job: its attempts, its failures, its result. Its body only on request.
+/// Show all that is known of a job: its attempts, its failures, its result.
+///
+/// Its body only on request.
 #[derive(Debug, Args)]
 pub(super) struct Show {
     /// The job's id
@@ -64,7 +64,7 @@ pub(super) struct Show {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
 enum StateName {
     Ready,
     Scheduled,
@@ -109,6 +109,9 @@ pub(super) fn write_list(out: &mut dyn Write, jobs: &[Listed], as_json: bool) ->
 
 impl Jobs {
     pub(super) fn run(self, config: &Config, out: &mut dyn Write) -> Result<(), Fault> {
+        if self.command.is_some() && self.list != List::default() {
+            return Err(Fault::usage("options of the list stand behind `list`, and others behind their command"));
+        }
         match self.command {
             Some(JobsCommand::List(list)) => list.run(config, out),
             Some(JobsCommand::Show(show)) => show.run(config, out),
@@ -121,21 +124,22 @@ impl Jobs {
 
 impl List {
     fn run(self, config: &Config, out: &mut dyn Write) -> Result<(), Fault> {
+        let limit = self.limit.unwrap_or(super::LIST_LIMIT);
         let filter = Filter {
             job_type: self.job_type,
             state: self.state.map(StateName::state),
             since: self.since,
             // One more, to know whether there are more.
-            limit: Some(self.limit.saturating_add(1)),
+            limit: Some(limit.saturating_add(1)),
             ..Filter::default()
         };
         let mut jobs = super::on_present_queue(config, async |queue| Ok(queue.list(filter).await?))?;
-        let more = jobs.len() > self.limit as usize;
-        jobs.truncate(self.limit as usize);
+        let more = jobs.len() > limit as usize;
+        jobs.truncate(limit as usize);
         write_list(out, &jobs, self.json)?;
         if more {
             out.flush()?;
-            terminal::note(format_args!("there are more: `--limit` is {}", self.limit));
+            terminal::note(format_args!("there are more: `--limit` is {limit}"));
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::queue::State;
 
-/// Counts jobs by type and state.
+/// Count jobs by type and state.
 #[derive(Debug, Args)]
 pub(super) struct Stats {
     /// One object

@@ -398,7 +398,7 @@ fn quoted<T>(raw: &Raw, text: &str, parse: impl FnOnce(&str) -> Result<T, String
     parse(text).map_err(|message| format!("`{text}` {message}"))
 }
 
-// === impl Origin, Fault, Faults ===
+// === impl Origin ===
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -407,6 +407,18 @@ impl fmt::Display for Origin {
             Origin::File { path, line } => write!(f, "{path}:{line}"),
             Origin::Variable(name) => write!(f, "environment {name}"),
             Origin::Flag(name) => write!(f, "flag {name}"),
+        }
+    }
+}
+
+// === impl Fault ===
+
+impl Fault {
+    /// The fault and its hint, in one line.
+    pub fn with_hint(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{self} ({hint})"),
+            None => self.to_string(),
         }
     }
 }
@@ -425,13 +437,11 @@ impl fmt::Display for Fault {
     }
 }
 
+// === impl Faults ===
+
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, fault) in self.0.iter().enumerate() {
-            let hint = fault.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            write!(f, "{}{fault}{hint}", if at == 0 { "" } else { "; " })?;
-        }
-        Ok(())
+        f.write_str(&self.0.iter().map(Fault::with_hint).collect::<Vec<_>>().join("; "))
     }
 }
 
