@@ -9,3 +9,4 @@ pub mod limits;
 pub mod outcome;
 pub mod queue;
 pub mod retry;
+pub mod sandbox;

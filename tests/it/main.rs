@@ -1,1 +1,4 @@
+//! Claims through the public surface.
 
+mod sandbox;
+mod support;
