@@ -12,8 +12,9 @@
   (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
 
   ;; 0: the answer, `ok(complete(none))` as it is. 64: a vector of one buffer. 80: what was written. 128: a subscription to
-  ;; the clock, its kind at 136, the clock at 144, the time at 152. 256: an event. 1024: texts. 65536: what is allocated.
-  (memory (export "memory") 2)
+  ;; the clock, its kind at 136, the clock at 144, the time at 152. 256: an event. 1024: texts. 65536: what is allocated,
+  ;; a page of which is the adapter's.
+  (memory (export "memory") 4)
   (global $free (mut i32) (i32.const 65536))
   (data (i32.const 1024) "Traceback:\n  line 1\nValueError: boom")
   (data (i32.const 1088) "hello\n")
@@ -28,7 +29,7 @@
     (i32.store (i32.const 68) (local.get $length))
     (drop (call $write (local.get $file) (i32.const 64) (i32.const 1) (i32.const 80))))
 
-  (func (export "sandhog:jobs/handler@1.0.0#handle-job")
+  (func $handle-job (export "sandhog:jobs/handler@1.0.0#handle-job")
     (param i32 i32 i32 i32) (param $body i32) (param $body-length i32) (param i32 i32 i32 i64 i32 i32 i32) (result i32)
     (local $word i32)
     (local.set $word (i32.load8_u (local.get $body)))

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::{Store, UpdateDeadline};
 
 use super::host::{Host, handler};
-use super::load::Prepared;
+use super::load::{LoadError, Prepared};
 use super::{Attempt, GuestLog, Level, Source, trap};
 use crate::clock::UnixMs;
 use crate::job::Job;
@@ -82,7 +82,7 @@ pub(super) async fn run(
 }
 
 /// Makes an instance and throws it away, to see whether it can be done. Blocks.
-pub(super) fn start_once(prepared: &Prepared, limits: &Limits) -> Result<(), Failure> {
+pub(super) fn start_once(prepared: &Prepared, limits: &Limits) -> Result<(), LoadError> {
     let deadline = deadline(Instant::now(), limits);
     let job = Job {
         id: String::new(),
@@ -99,21 +99,22 @@ pub(super) fn start_once(prepared: &Prepared, limits: &Limits) -> Result<(), Fai
     let ended = {
         let call = async {
             let instance = prepared.pre.instantiate_async(&mut store).await?;
-            prepared.handler.load(&mut store, &instance).map(drop)
+            Ok(prepared.handler.load(&mut store, &instance).map(drop))
         };
         block_on(pin!(call), prepared, deadline)
     };
     let mut host = store.into_data();
     let last_words = host.finish();
     let outcome = match ended {
-        Ended::Itself(Ok(())) => return Ok(()),
+        Ended::Itself(Ok(Ok(()))) => return Ok(()),
+        Ended::Itself(Ok(Err(error))) => return Err(LoadError::HandlerTypes { reason: format!("{error:#}") }),
         Ended::Itself(Err(error)) => trap::outcome(&error, &host.meter, limits, last_words.as_deref()).0,
         Ended::TimedOut => trap::timeout(limits),
         Ended::Stopped | Ended::Panicked => Outcome::Interrupted { reason: "the sandbox broke down".into() },
     };
     match outcome {
-        Outcome::Failed(failure) => Err(failure),
-        Outcome::Interrupted { reason } => Err(Failure::new(Kind::Error, reason)),
+        Outcome::Failed(failure) => Err(LoadError::Start { failure }),
+        Outcome::Interrupted { reason } => Err(LoadError::Start { failure: Failure::new(Kind::Error, reason) }),
         Outcome::Complete { .. } | Outcome::Retry(_) | Outcome::Reject { .. } | Outcome::Cancelled => Ok(()),
     }
 }

