@@ -182,7 +182,7 @@
         (local.set $left (i32.sub (local.get $left) (i32.const 1)))
         (br $next))))
 
-  (func (export "sandhog:jobs/handler@1.0.0#handle-job")
+  (func $handle-job (export "sandhog:jobs/handler@1.0.0#handle-job")
     (param $id i32) (param $id-length i32) (param $type i32) (param $type-length i32)
     (param $body i32) (param $body-length i32)
     (param $attempt i32) (param $failures i32) (param $max-failures i32)

@@ -1,4 +1,5 @@
-//! Integration tests: through the public surface, or the real binary.
+//! Integration tests: claims through the public surface, or the real binary.
 
 mod cli;
+mod sandbox;
 mod support;

@@ -17,7 +17,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::generation::Generation;
 use crate::job::{self, Head, Job, Malformed};
-use crate::manifest::{ANY_TYPE, Manifest};
+use crate::manifest::Manifest;
+use crate::registry::OTHERS;
 use crate::outcome::{Failure, Outcome};
 use crate::sandbox::{self, Attempt, GuestLog, Level, Sandbox, Source};
 
@@ -145,7 +146,7 @@ impl Invoke {
     }
 
     fn default_type<'a>(&'a self, manifest: &'a Manifest) -> &'a str {
-        let named = manifest.job_types.iter().map(String::as_str).find(|job_type| *job_type != ANY_TYPE);
+        let named = manifest.job_types.iter().map(String::as_str).find(|job_type| *job_type != OTHERS);
         named.or_else(|| self.handler.file_stem()?.to_str()).unwrap_or("job")
     }
 }
