@@ -10,14 +10,8 @@ const POLLS: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
 struct Poll {
-    job_type: String,
     /// How often it was asked so far.
     #[serde(default)]
-    polls: u32,
-}
-
-#[derive(Serialize)]
-struct Ready {
     polls: u32,
 }
 
@@ -29,7 +23,7 @@ fn handle(job: Job) -> Result<Outcome, Error> {
         let retry = Retry::after(Duration::from_millis(200)).because("not ready yet").with_body(&poll)?;
         return Ok(retry.into());
     }
-    Outcome::complete(&Ready { polls: poll.polls })
+    Outcome::complete(&poll)
 }
 
 sandhog_guest::handler!(handle);
@@ -43,12 +37,12 @@ mod tests {
     fn first_attempt_asks_for_another_and_notes_how_far_it_came() {
         let outcome = handle(Job::new("poll", json!({ "job_type": "poll" }))).unwrap();
         let retry = Retry::after(Duration::from_millis(200)).because("not ready yet");
-        assert_eq!(outcome, retry.with_body(&json!({ "job_type": "poll", "polls": 1 })).unwrap().into());
+        assert_eq!(outcome, retry.with_body(&json!({ "polls": 1 })).unwrap().into());
     }
 
     #[test]
     fn third_attempt_completes() {
-        let outcome = handle(Job::new("poll", json!({ "job_type": "poll", "polls": 2 }))).unwrap();
+        let outcome = handle(Job::new("poll", json!({ "polls": 2 }))).unwrap();
         assert_eq!(outcome, Outcome::complete(&json!({ "polls": 3 })).unwrap());
     }
 }
