@@ -124,7 +124,7 @@ async fn list_what_waits(queue: &dyn Queue) -> Result<()> {
     for state in [State::Scheduled, State::Parked] {
         for count in stats.counts.iter().filter(|count| count.state == state) {
             let job_type = count.job_type.as_deref().unwrap_or("?");
-            tracing::info!(job.type = %job_type, jobs = count.jobs, "{} jobs of type `{job_type}` stay {state}", count.jobs);
+            tracing::info!(job.type = %job_type, jobs = count.jobs, "{} jobs of type `{job_type}` stay {}", count.jobs, state.as_str());
         }
     }
     Ok(())

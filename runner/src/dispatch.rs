@@ -222,7 +222,7 @@ impl Dispatcher {
     fn settle(self: &Arc<Dispatcher>, delivery: Delivery, settlement: Settlement, turn: Option<Turn>) {
         log_settlement(&delivery, &settlement);
         let job = Arc::clone(&delivery.job);
-        let settled = Arc::clone(&self.parts.queue).settle(delivery, settlement);
+        let settled = self.parts.queue.settle(delivery, settlement);
         let dispatcher = Arc::clone(self);
         self.settling.spawn_on(
             async move {

@@ -6,7 +6,6 @@ use crate::config::settings::Settings;
 use crate::config::{self, Config, Origin};
 use crate::job;
 use crate::limits::Limits;
-use crate::registry::OTHERS;
 use crate::retry::Policy;
 
 pub use crate::config::settings::Faults as ManifestErrors;
@@ -132,7 +131,7 @@ mod tests {
     #[test]
     fn one_type_needs_no_list_and_a_star_is_every_other() {
         assert_eq!(manifest("job_types = 'crop'").job_types, ["crop"]);
-        assert_eq!(manifest("job_types = ['*', 'crop']").job_types, [OTHERS, "crop"]);
+        assert_eq!(manifest("job_types = ['*', 'crop']").job_types, ["*", "crop"]);
     }
 
     #[test]

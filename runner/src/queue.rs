@@ -32,28 +32,32 @@ pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
 
     /// Makes durable what became of a delivery, all of it together, and answers when it is. Waits out a sick queue. It is
     /// under way from the call on, whether the answer is waited for or not.
-    fn settle(self: Arc<Self>, delivery: Delivery, settlement: Settlement) -> Answer<'static, Settled>;
+    fn settle(&self, delivery: Delivery, settlement: Settlement) -> Answer<'static, Settled>;
 
     /// Adds jobs, all of them or none, and answers when they are durable, one answer for each in their order.
     fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'_, Result<Vec<Enqueued>, QueueError>>;
 
-    /// How many jobs there are, by type and state. `served` is what the asking runner's own registry serves, if it is one.
+    /// How many jobs there are, by type and state.
     fn stats(&self) -> Answer<'_, Result<Stats, QueueError>>;
 
+    /// Whether there is anything to wait for, found without counting.
     fn outlook(&self) -> Answer<'_, Result<Outlook, QueueError>>;
+
     /// Jobs that pass `filter`, oldest first.
     fn list(&self, filter: Filter) -> Answer<'_, Result<Vec<Listed>, QueueError>>;
 
     /// All that is known of one job, by its id.
     fn show(&self, id: &str) -> Answer<'_, Result<Option<Shown>, QueueError>>;
 
-    /// Sends the dead letters that pass `filter` back, with no failures and a new clock; answers which.
+    /// Sends the dead letters that pass `filter` back, as they were enqueued, with no failures and a new clock; answers
+    /// which. Malformed ones stay: asked for by id they are an error, else they are passed over.
     fn requeue_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>>;
 
     /// Deletes the dead letters that pass `filter`, for good; answers which.
     fn delete_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>>;
 
-    /// Stops receiving: what was taken and not handed out is released, settling goes on.
+    /// Stops receiving: what was taken and not handed out is released, settling goes on. `receive` answers an error from
+    /// now on.
     fn stop_receiving(&self) -> Answer<'_, ()>;
 
     /// Makes durable all that is under way, and gives up what this runner holds.
@@ -191,7 +195,7 @@ pub enum State {
     Ready,
     /// Waits for its time: enqueued for later, or a retry.
     Scheduled,
-    /// Waits for a handler of its type.
+    /// Waits for a handler of its type: runners live, and none of them serves it.
     Parked,
     /// Handed to a runner.
     Running,
@@ -292,6 +296,22 @@ pub struct Stats {
     pub fenced_total: u64,
 }
 
+/// What there is to wait for. A type is served here if this runner's last [`Demand`] named it; asked of a queue that has
+/// received nothing yet, if any live runner serves it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// A job of a type that is served here is ready.
+    pub ready: bool,
+    /// Some job is handed to some runner, this one or another.
+    pub running: bool,
+    /// Jobs wait whose type no live runner serves.
+    pub parked: bool,
+    /// When the next retry of a type that is served here is due, of those that are not due yet.
+    pub next_retry_at: Option<UnixMs>,
+    /// When the next job of a type that is served here is due, retries and first attempts alike.
+    pub next_due_at: Option<UnixMs>,
+}
+
 /// Jobs of one type in one state.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Count {
@@ -320,7 +340,7 @@ pub struct QueueError {
 pub struct Keep {
     /// Age; zero: they are deleted as they complete.
     pub age: Duration,
-    /// Size of bodies and results together, in bytes.
+    /// Size of bodies and results together, in bytes, and 256 more for each job.
     pub bytes: u64,
 }
 
@@ -361,6 +381,22 @@ impl Drop for Executing {
     }
 }
 
+// === impl State ===
+
+impl State {
+    /// How it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Ready => "ready",
+            State::Scheduled => "scheduled",
+            State::Parked => "parked",
+            State::Running => "running",
+            State::Dead => "dead",
+            State::Completed => "completed",
+        }
+    }
+}
+
 // === impl QueueError ===
 
 impl QueueError {
@@ -376,5 +412,3 @@ impl QueueError {
         self
     }
 }
-pub struct Outlook { pub ready: bool, pub running: bool }
-impl std::fmt::Display for State { fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { write!(f, "{self:?}") } }

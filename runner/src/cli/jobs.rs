@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::fault::Fault;
-use super::terminal::{self, moment, plain, plain_cut, plain_lines, relative, state_name, took};
+use super::terminal::{self, moment, plain, plain_cut, plain_lines, relative, took};
 use super::terminal::{write_json, write_pairs, write_table};
 use crate::clock::{Clock, SystemClock, UnixMs};
 use crate::config::{Config, quantity};
@@ -94,7 +94,7 @@ pub(super) fn write_list(out: &mut dyn Write, jobs: &[Listed], as_json: bool) ->
         vec![
             plain(&job.id),
             plain_cut(job.job_type.as_deref().unwrap_or("(malformed)"), 40),
-            state_name(job.state).to_owned(),
+            job.state.as_str().to_owned(),
             job.attempt.to_string(),
             relative(when, now),
             job.duration_us.map_or_else(|| "-".to_owned(), |us| took(Duration::from_micros(us))),
@@ -191,7 +191,7 @@ fn write_shown(out: &mut dyn Write, job: &Shown) -> io::Result<()> {
     let mut pairs = vec![
         ("id", plain(&listed.id)),
         ("type", plain(listed.job_type.as_deref().unwrap_or("(malformed)"))),
-        ("state", state_name(listed.state).to_owned()),
+        ("state", listed.state.as_str().to_owned()),
         ("source", plain(&job.source)),
         ("enqueued", moment(listed.enqueued_at, now)),
     ];

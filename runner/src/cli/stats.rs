@@ -6,7 +6,7 @@ use std::io::Write;
 use clap::Args;
 
 use super::fault::Fault;
-use super::terminal::{plain, relative, state_name, write_json, write_pairs, write_table};
+use super::terminal::{plain, relative, write_json, write_pairs, write_table};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::queue::State;
@@ -40,7 +40,7 @@ impl Stats {
             std::iter::once(plain(job_type)).chain(counts).collect()
         };
         let header: Vec<String> =
-            std::iter::once("TYPE".to_owned()).chain(STATES.map(|state| state_name(state).to_uppercase())).collect();
+            std::iter::once("TYPE".to_owned()).chain(STATES.map(|state| state.as_str().to_uppercase())).collect();
         let header: Vec<&str> = header.iter().map(String::as_str).collect();
         write_table(out, &header, by_type.iter().map(row).collect())?;
         let now = SystemClock.now();

@@ -11,7 +11,6 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::clock::UnixMs;
-use crate::queue::State;
 
 /// Text without control characters, in one line: each becomes `�`, and what breaks or indents a line a space.
 pub(super) fn plain(text: &str) -> String {
@@ -83,18 +82,6 @@ pub(super) fn write_pairs(out: &mut dyn Write, pairs: &[(&str, String)]) -> io::
         writeln!(out, "{name:width$}{indented}")?;
     }
     Ok(())
-}
-
-/// How a state is written.
-pub(super) fn state_name(state: State) -> &'static str {
-    match state {
-        State::Ready => "ready",
-        State::Scheduled => "scheduled",
-        State::Parked => "parked",
-        State::Running => "running",
-        State::Dead => "dead",
-        State::Completed => "completed",
-    }
 }
 
 /// A moment, seen from `now`: `12s ago`, `in 5m`.

@@ -1,73 +1,374 @@
-//! The embedded queue: one SQLite file.
-// replaced at merge
+//! The embedded queue: one SQLite file, which several processes may share.
+//!
+//! One thread of each process writes. Callers leave in its inbox what they want, and it makes one transaction of all that is
+//! there, with the next claim in it: hundreds of jobs under load, one when idle. People's questions are answered on a
+//! second connection.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Answer, Delivery, Demand, Enqueued, Filter, Keep, Listed, NewJob, Queue, QueueError, Settled, Settlement};
-use super::{Shown, Stats};
-use crate::clock::Clock;
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use self::inbox::{Enqueue, How, Inbox, Order, Settle};
+use self::slots::Slots;
+use super::{
+    Answer, Delivery, Demand, Enqueued, Filter, Keep, Listed, NewJob, Outlook, Queue, QueueError, Receipt, Release,
+    Settled, Settlement, Shown, State, Stats,
+};
+use crate::clock::{Clock, SystemClock};
+
+mod bell;
+mod claim;
+mod dead;
+mod enqueue;
+mod fault;
+mod inbox;
+mod inspect;
+mod record;
+mod runners;
+mod schema;
+mod settle;
+mod slots;
+mod tally;
+mod upkeep;
+mod writer;
+
+/// So many dead letters are requeued or deleted in one transaction.
+const DEAD_PIECE: usize = 512;
 
 /// How a file is opened.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Options {
-    /// The file.
+    /// The file. It is made if it is not there; its directory must be.
     pub path: PathBuf,
-    /// Locks, slot files and the bell.
+    /// The folder for locks, slot files and the bell. All processes on a file must name the same.
     pub state_dir: PathBuf,
     /// What is kept of completed jobs.
     pub keep: Keep,
-    /// How long a job waits for a handler of its type.
+    /// How long a job waits while no live runner serves its type, before it is buried.
     pub park_for: Duration,
-    /// How many attempts run at one time.
+    /// How many attempts run at one time, more or less: the first size of the slot file.
     pub slots: u32,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
+    /// How long a runner that does nothing any more keeps its jobs.
+    pub lease: Duration,
+    /// How often the lease is renewed.
+    pub heartbeat: Duration,
+    /// How long a file that another process has locked is waited for before it is called sick.
+    pub busy: Duration,
 }
 
-/// The queue in a file.
+/// The queue in a file. It becomes a runner with its first `receive`, so that people can look and enqueue beside others.
+///
+/// Dropped, it signs off in the background; [`Queue::close`] waits for that.
 #[derive(Debug)]
-pub struct SqliteQueue;
+pub struct SqliteQueue {
+    shared: Arc<Shared>,
+    reader: Arc<Mutex<Option<Connection>>>,
+}
+
+/// What the callers, the writer and the deliveries have in common.
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    /// What metadata and people call this queue: the file's name.
+    name: String,
+    state_dir: PathBuf,
+    keep: Keep,
+    park_for: Duration,
+    slot_count: u32,
+    clock: Arc<dyn Clock>,
+    lease: Duration,
+    heartbeat: Duration,
+    busy: Duration,
+    inbox: Inbox,
+    slots: Slots,
+    /// This runner's number; 0 while it is none.
+    runner: AtomicI64,
+}
+
+/// Takes the demand back when nobody waits any more, so that nothing is claimed for nobody.
+struct Waiting<'a>(&'a Inbox);
+
+// === impl Options ===
+
+impl Options {
+    /// The defaults for a file and its state folder.
+    pub fn new(path: impl Into<PathBuf>, state_dir: impl Into<PathBuf>) -> Options {
+        Options {
+            path: path.into(),
+            state_dir: state_dir.into(),
+            keep: Keep { age: Duration::from_secs(60 * 60), bytes: 256 << 20 },
+            park_for: Duration::from_secs(7 * 24 * 60 * 60),
+            slots: 64,
+            clock: Arc::new(SystemClock),
+            lease: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(10),
+            busy: Duration::from_secs(5),
+        }
+    }
+}
 
 // === impl SqliteQueue ===
 
 impl SqliteQueue {
-    /// Opens the file, which is made if it is not there.
+    /// Opens the file.
+    ///
+    /// # Errors
+    ///
+    /// Says why the file cannot be a queue: no such directory, a directory itself, not ours, damaged, of a newer version,
+    /// not writable, locked.
     pub fn open(options: Options) -> Result<Arc<SqliteQueue>, QueueError> {
-        Err(QueueError::lasting(format!("cannot open `{}`: this build has no queue", options.path.display())))
+        let name = options.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let connection = schema::open_writer(&options.path, options.busy)?;
+        schema::make_private_dir(&options.state_dir.join("runners"))?;
+        let bell = bell::Bell::open(&options.state_dir)?;
+        let shared = Arc::new(Shared {
+            path: options.path,
+            name,
+            state_dir: options.state_dir,
+            keep: options.keep,
+            park_for: options.park_for,
+            slot_count: options.slots,
+            clock: options.clock,
+            lease: options.lease,
+            heartbeat: options.heartbeat,
+            busy: options.busy,
+            inbox: Inbox::default(),
+            slots: Slots::default(),
+            runner: AtomicI64::new(0),
+        });
+        let writer = writer::Writer::new(Arc::clone(&shared), connection, bell);
+        std::thread::Builder::new()
+            .name("queue-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|e| QueueError::lasting(format!("cannot start the queue's thread: {e}")))?;
+        Ok(Arc::new(SqliteQueue { shared, reader: Arc::default() }))
+    }
+
+    /// Asks the second connection, on a thread where waiting is no harm.
+    async fn read<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Connection, &Shared) -> Result<T, QueueError> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let (reader, shared) = (Arc::clone(&self.reader), Arc::clone(&self.shared));
+        let asked = tokio::task::spawn_blocking(move || {
+            let mut reader =
+                reader.lock().map_err(|_| QueueError::lasting("an earlier question to the queue failed"))?;
+            let connection = match &mut *reader {
+                Some(connection) => connection,
+                none => none.insert(schema::open_reader(&shared.path, shared.busy)?),
+            };
+            ask(connection, &shared)
+        });
+        asked.await.unwrap_or_else(|_| Err(closed("cannot ask the queue")))
+    }
+
+    async fn dead(&self, filter: Filter) -> Result<Vec<inspect::Found>, QueueError> {
+        let filter = Filter { state: Some(State::Dead), ..filter };
+        self.read(move |connection, shared| inspect::list(connection, &filter, shared.clock.now())).await
+    }
+
+    /// Has the writer change dead letters, piece by piece; answers those that were still dead.
+    async fn change(
+        &self,
+        dead: Vec<inspect::Found>,
+        order: impl Fn(Vec<i64>, oneshot::Sender<Result<Vec<i64>, QueueError>>) -> Order,
+    ) -> Result<Vec<Listed>, QueueError> {
+        let mut changed = Vec::with_capacity(dead.len());
+        let mut dead = dead.into_iter().peekable();
+        while dead.peek().is_some() {
+            let piece: Vec<_> = dead.by_ref().take(DEAD_PIECE).collect();
+            let (reply, answered) = oneshot::channel();
+            self.shared.inbox.order(order(piece.iter().map(|job| job.record).collect(), reply));
+            let done = answered.await.unwrap_or_else(|_| Err(closed("cannot change dead letters")))?;
+            // Both are in the order of records.
+            let mut done = done.into_iter().peekable();
+            changed
+                .extend(piece.into_iter().filter(|job| done.next_if_eq(&job.record).is_some()).map(|job| job.listed));
+        }
+        Ok(changed)
+    }
+
+    async fn receive_some(&self, demand: &Demand) -> Result<Vec<Delivery>, QueueError> {
+        let inbox = &self.shared.inbox;
+        let _waiting = Waiting(inbox);
+        loop {
+            let changed = inbox.changed.notified();
+            tokio::pin!(changed);
+            // Heard from here on, so that what happens between looking and waiting is not missed.
+            changed.as_mut().enable();
+            {
+                let mut state = inbox.lock();
+                if state.stopped || state.ended {
+                    return Err(closed("cannot receive"));
+                }
+                if let Some(failure) = state.failure.take() {
+                    return Err(failure);
+                }
+                if !state.claimed.is_empty() {
+                    let claimed = std::mem::take(&mut state.claimed);
+                    drop(state);
+                    return Ok(self.hand_out(claimed));
+                }
+                inbox.demand(state, demand);
+            }
+            changed.await;
+        }
+    }
+
+    fn hand_out(&self, claimed: Vec<claim::Claimed>) -> Vec<Delivery> {
+        let release: Arc<dyn Release> = self.shared.clone();
+        claimed
+            .into_iter()
+            .map(|claimed| Delivery::new(claimed.job, claimed.alone, claimed.receipt, Arc::clone(&release)))
+            .collect()
     }
 }
 
 impl Queue for SqliteQueue {
-    fn receive<'a>(&'a self, _: &'a Demand) -> Answer<'a, Result<Vec<Delivery>, QueueError>> {
-        unreachable!()
+    fn receive<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<Vec<Delivery>, QueueError>> {
+        Box::pin(self.receive_some(demand))
     }
-    fn settle(&self, _: Delivery, _: Settlement) -> Answer<'_, Settled> {
-        unreachable!()
+
+    fn settle(&self, delivery: Delivery, settlement: Settlement) -> Answer<'static, Settled> {
+        let (job, receipt) = delivery.into_parts();
+        let (reply, answered) = oneshot::channel();
+        self.shared.inbox.settle(Settle { receipt, how: How::Settled(job, settlement, reply) });
+        // A queue that was closed has given up all it held: the job is somebody else's.
+        Box::pin(async move { answered.await.unwrap_or(Settled::Fenced) })
     }
-    fn enqueue(&self, _: Vec<NewJob>) -> Answer<'_, Result<Vec<Enqueued>, QueueError>> {
-        unreachable!()
+
+    fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'_, Result<Vec<Enqueued>, QueueError>> {
+        Box::pin(async move {
+            enqueue::check(&jobs)?;
+            let (reply, answered) = oneshot::channel();
+            self.shared.inbox.enqueue(Enqueue { jobs, reply });
+            answered.await.unwrap_or_else(|_| Err(closed("cannot enqueue")))
+        })
     }
+
     fn stats(&self) -> Answer<'_, Result<Stats, QueueError>> {
-        unreachable!()
+        Box::pin(self.read(|connection, shared| {
+            inspect::stats(connection, shared.clock.now()).map_err(|e| fault::of("cannot count jobs", e))
+        }))
     }
-    fn list(&self, _: Filter) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
-        unreachable!()
+
+    fn outlook(&self) -> Answer<'_, Result<Outlook, QueueError>> {
+        Box::pin(self.read(|connection, shared| {
+            let runner = Some(shared.runner.load(Ordering::Acquire)).filter(|runner| *runner != 0);
+            inspect::outlook(connection, runner, shared.clock.now()).map_err(|e| fault::of("cannot look for jobs", e))
+        }))
     }
-    fn show(&self, _: &str) -> Answer<'_, Result<Option<Shown>, QueueError>> {
-        unreachable!()
+
+    fn list(&self, filter: Filter) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
+        Box::pin(async move {
+            let found = self.read(move |connection, shared| inspect::list(connection, &filter, shared.clock.now()));
+            Ok(found.await?.into_iter().map(|job| job.listed).collect())
+        })
     }
-    fn requeue_dead(&self, _: Filter, _: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
-        unreachable!()
+
+    fn show(&self, id: &str) -> Answer<'_, Result<Option<Shown>, QueueError>> {
+        let id = id.to_owned();
+        Box::pin(self.read(move |connection, shared| inspect::show(connection, &id, &shared.name, shared.clock.now())))
     }
-    fn delete_dead(&self, _: Filter, _: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
-        unreachable!()
+
+    fn requeue_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
+        Box::pin(async move {
+            let by_id = !filter.ids.is_empty();
+            let mut dead = self.dead(filter).await?;
+            let malformed = dead.iter().find(|job| job.listed.job_type.is_none());
+            if let Some(malformed) = malformed.filter(|_| by_id) {
+                let message = format!("cannot requeue `{}`: it is malformed, and would be again", malformed.listed.id);
+                return Err(QueueError::lasting(message).with_hint("enqueue what it should have been, and delete it"));
+            }
+            dead.retain(|job| job.listed.job_type.is_some());
+            if dry_run {
+                return Ok(dead.into_iter().map(|job| job.listed).collect());
+            }
+            self.change(dead, Order::Requeue).await
+        })
     }
+
+    fn delete_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
+        Box::pin(async move {
+            let dead = self.dead(filter).await?;
+            if dry_run {
+                return Ok(dead.into_iter().map(|job| job.listed).collect());
+            }
+            self.change(dead, Order::Delete).await
+        })
+    }
+
     fn stop_receiving(&self) -> Answer<'_, ()> {
-        unreachable!()
+        let (reply, answered) = oneshot::channel();
+        self.shared.inbox.lock().stopped = true;
+        self.shared.inbox.changed.notify_waiters();
+        self.shared.inbox.order(Order::StopReceiving(reply));
+        // No answer: the queue is closed, which is more than stopped.
+        Box::pin(async move { answered.await.unwrap_or(()) })
     }
+
     fn close(&self) -> Answer<'_, ()> {
-        unreachable!()
+        let (reply, answered) = oneshot::channel();
+        self.shared.inbox.lock().stopped = true;
+        self.shared.inbox.changed.notify_waiters();
+        self.shared.inbox.order(Order::Close(Some(reply)));
+        let reader = Arc::clone(&self.reader);
+        Box::pin(async move {
+            answered.await.unwrap_or(());
+            if let Ok(mut reader) = reader.lock() {
+                reader.take();
+            }
+        })
     }
+}
+
+impl Drop for SqliteQueue {
+    fn drop(&mut self) {
+        self.shared.inbox.order(Order::Close(None));
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn runners_dir(&self) -> PathBuf {
+        self.state_dir.join("runners")
+    }
+
+    fn set_runner(&self, runner: Option<i64>) {
+        self.runner.store(runner.unwrap_or(0), Ordering::Release);
+    }
+}
+
+impl Release for Shared {
+    fn release(&self, receipt: Receipt) {
+        let started = self.slots.was_started(receipt);
+        self.inbox.settle(Settle { receipt, how: How::Dropped { started } });
+    }
+
+    fn executing(&self, receipt: Receipt, alone: bool) -> u32 {
+        self.slots.executing(receipt, alone)
+    }
+
+    fn executed(&self, slot: u32) {
+        self.slots.executed(slot);
+    }
+}
+
+// === impl Waiting ===
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().demand = None;
+    }
+}
+
+fn closed(what: &str) -> QueueError {
+    QueueError::lasting(format!("{what}: the queue is closed"))
 }

@@ -1,0 +1,327 @@
+//! Runners on one file: who lives, who died, and what becomes of a dead one's jobs.
+//!
+//! A runner holds a lock file for as long as its process lives. Its peers have a thread each that waits for that lock, so
+//! that they learn of a death at once. A runner that lives and does nothing (stopped, or its machine is stuck) is told by
+//! its lease, which it no longer renews.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use tracing::{debug, warn};
+
+use super::Shared;
+use super::claim::served_by_others;
+use super::settle::end_identity;
+use super::slots::{self, Slot};
+use super::tally::Tally;
+use crate::clock::UnixMs;
+use crate::outcome::{Failure, Kind};
+
+/// A peer whose lease stood still for so many of our own heartbeats, and one more, does nothing any more. They are counted
+/// rather than timed: where the file was locked for all of us, nobody is dead.
+const HEARTBEATS_IN_A_LEASE_MIN: u32 = 2;
+
+/// A thread that waits for a lock needs next to no stack.
+const WATCH_STACK_BYTES: usize = 128 << 10;
+
+/// This runner's entry, for as long as it is one.
+#[derive(Debug)]
+pub(super) struct Registration {
+    pub(super) id: i64,
+    lock: File,
+    dir: PathBuf,
+}
+
+/// The other runners, as they were last seen.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    known: HashMap<i64, Peer>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    lease_until_ms: i64,
+    missed: u32,
+}
+
+/// What live runners serve, all together.
+#[derive(Debug)]
+pub(super) struct ServedNow {
+    pub(super) runners: u32,
+    pub(super) others: bool,
+    pub(super) types: HashSet<String>,
+}
+
+/// How a runner was found to be no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Its lock was released: the process is gone.
+    Died,
+    /// Its lease ran out: it may still be there, and will find its settlements refused.
+    Stuck,
+}
+
+// === impl Registration ===
+
+impl Registration {
+    /// Takes a number, its lock and its slot file, and enters it, all in the transaction that `connection` is in: no peer
+    /// sees the entry before the lock is held.
+    pub(super) fn enter(connection: &Connection, shared: &Shared, now: UnixMs) -> Result<Registration, EnterError> {
+        let dir = shared.runners_dir();
+        loop {
+            let id: i64 = connection
+                .prepare_cached("update counter set runner = runner + 1 returning runner")?
+                .query_row([], |row| row.get(0))?;
+            let path = lock_path(&dir, id);
+            let lock = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+            match lock.try_lock() {
+                Ok(()) => {}
+                // The folder served another file before, whose runner still lives.
+                Err(TryLockError::WouldBlock) => continue,
+                Err(TryLockError::Error(e)) => return Err(EnterError::Io(e)),
+            }
+            shared.slots.open(&slots_path(&dir, id), shared.slot_count)?;
+            connection
+                .prepare_cached("insert into runner(id, others, lease_until_ms) values(?1, 0, ?2)")?
+                .execute(params![id, now.plus(shared.lease).0])?;
+            return Ok(Registration { id, lock, dir });
+        }
+    }
+
+    /// Renews the lease; false: somebody took this runner for dead, and its jobs.
+    pub(super) fn renew(&self, connection: &Connection, now: UnixMs, lease: Duration) -> rusqlite::Result<bool> {
+        let renewed = connection
+            .prepare_cached("update runner set lease_until_ms = ?2 where id = ?1")?
+            .execute(params![self.id, now.plus(lease).0])?;
+        Ok(renewed > 0)
+    }
+
+    /// Whether the entry still stands.
+    pub(super) fn stands(&self, connection: &Connection) -> rusqlite::Result<bool> {
+        connection.prepare_cached("select 1 from runner where id = ?1")?.exists([self.id])
+    }
+
+    /// Removes the files, when the entry is no more.
+    pub(super) fn leave(self) {
+        remove_files(&self.dir, self.id);
+        drop(self.lock);
+    }
+}
+
+/// Why a runner cannot be entered.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EnterError {
+    /// The database.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// The state folder.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+// === impl ServedNow ===
+
+impl ServedNow {
+    /// Whether jobs of a type wait for a handler. Where no runner lives at all, nothing is known of handlers.
+    pub(super) fn parks(&self, job_type: &str) -> bool {
+        self.runners > 0 && !self.others && !self.types.contains(job_type)
+    }
+}
+
+// === impl End ===
+
+impl End {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            End::Died => "died",
+            End::Stuck => "does nothing any more",
+        }
+    }
+}
+
+// === impl Peers ===
+
+impl Peers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    pub(super) fn forget(&mut self, id: i64) {
+        self.known.remove(&id);
+    }
+
+    /// Looks who is there, and has a thread wait for the lock of each new one. With `heartbeat` it is one of our regular
+    /// looks, and those whose lease stood still for too many of them are answered.
+    pub(super) fn look(
+        &mut self,
+        connection: &Connection,
+        own: i64,
+        shared: &Arc<Shared>,
+        heartbeat: bool,
+    ) -> rusqlite::Result<Vec<i64>> {
+        let mut statement = connection.prepare_cached("select id, lease_until_ms from runner where id <> ?1")?;
+        let rows = statement.query_map([own], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let rows = rows.collect::<rusqlite::Result<HashMap<i64, i64>>>()?;
+        self.known.retain(|id, _| rows.contains_key(id));
+        let allowed = u32::try_from(shared.lease.as_millis() / shared.heartbeat.as_millis().max(1)).unwrap_or(u32::MAX);
+        let mut stuck = Vec::new();
+        for (id, lease_until_ms) in rows {
+            let peer = self.known.entry(id).or_insert_with(|| {
+                watch_lock(lock_path(&shared.runners_dir(), id), id, Arc::downgrade(shared));
+                Peer { lease_until_ms, missed: 0 }
+            });
+            if peer.lease_until_ms != lease_until_ms {
+                *peer = Peer { lease_until_ms, missed: 0 };
+            } else if heartbeat {
+                peer.missed += 1;
+                if peer.missed > allowed.max(HEARTBEATS_IN_A_LEASE_MIN) {
+                    stuck.push(id);
+                }
+            }
+        }
+        Ok(stuck)
+    }
+}
+
+/// Takes the jobs of a runner that is no more; none where a peer was faster. Those it had only claimed are just put back.
+pub(super) fn take_over(
+    connection: &Connection,
+    dir: &Path,
+    id: i64,
+    end: End,
+    now: UnixMs,
+    tally: &mut Tally,
+) -> rusqlite::Result<Option<usize>> {
+    if connection.execute("delete from runner where id = ?1", [id])? == 0 {
+        return Ok(None);
+    }
+    connection.execute("delete from served where runner = ?1", [id])?;
+    let slots = slots::read(&slots_path(dir, id)).unwrap_or_else(|e| {
+        warn!(runner = id, error = %e, "cannot read what a dead runner executed: its jobs count as not started");
+        Vec::new()
+    });
+    let mut jobs = 0;
+    for slot in slots {
+        jobs += usize::from(interrupt(connection, id, slot, end, now)?);
+    }
+    jobs += put_back(connection, id, tally)?;
+    Ok(Some(jobs))
+}
+
+/// Puts back jobs whose runner is in no list, which only a bug or a person with the database's shell can bring about.
+pub(super) fn adopt_orphans(connection: &Connection) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached("update job set state = 2 where state = 3 and runner not in (select id from runner)")?
+        .execute([])
+}
+
+/// Reads what live runners serve.
+pub(super) fn served_now(connection: &Connection, now: UnixMs) -> rusqlite::Result<ServedNow> {
+    let (runners, others) = connection
+        .prepare_cached("select count(*), coalesce(max(others), 0) from runner where lease_until_ms > ?1")?
+        .query_row([now.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let types = served_by_others(connection, 0, now)?;
+    Ok(ServedNow { runners, others, types })
+}
+
+/// Puts back what a runner had claimed and not started, or had its start counted already.
+pub(super) fn put_back(connection: &Connection, id: i64, tally: &mut Tally) -> rusqlite::Result<usize> {
+    let mut statement =
+        connection.prepare_cached("update job set state = 2 where state = 3 and runner = ?1 returning job_type")?;
+    let types = statement.query_map([id], |row| row.get::<_, String>(0))?;
+    let mut jobs = 0;
+    for job_type in types {
+        tally.waits(&job_type?);
+        jobs += 1;
+    }
+    Ok(jobs)
+}
+
+/// Counts the start of a job that its runner did not settle: it goes on as claimed, for [`put_back`], unless it died alone.
+fn interrupt(connection: &Connection, id: i64, slot: Slot, end: End, now: UnixMs) -> rusqlite::Result<bool> {
+    let key = params![slot.receipt.record, slot.receipt.fence, id];
+    let died = end == End::Died && slot.executing;
+    if !(died && slot.alone) {
+        let started = count_start(connection, slot, id, died, now)?;
+        debug_assert!(started <= 1, "a record is one row");
+        return Ok(false);
+    }
+    let job_id: Option<String> = connection
+        .prepare_cached("select id from job where record = ?1 and fence = ?2 and runner = ?3 and state = 3")?
+        .query_row(key, |row| row.get(0))
+        .optional()?;
+    let Some(job_id) = job_id else { return Ok(false) };
+    count_start(connection, slot, id, died, now)?;
+    let failure = Failure::new(Kind::Suspect, "runners died while they executed it, the last one while it ran alone");
+    connection
+        .prepare_cached("update job set state = 4, ended_at_ms = ?2, kind = ?3, message = ?4 where record = ?1")?
+        .execute(params![slot.receipt.record, now.0, failure.kind.as_str(), failure.message])?;
+    end_identity(connection, &job_id, slot.receipt.record, now)?;
+    Ok(true)
+}
+
+/// An interrupted start. That is an attempt, nobody's failure, and perhaps a death.
+pub(super) fn count_start(
+    connection: &Connection,
+    slot: Slot,
+    runner: i64,
+    died: bool,
+    now: UnixMs,
+) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached(
+            "update job set attempt = attempt + 1, interruptions = interruptions + 1, deaths = deaths + ?4,
+                    first_started_at_ms = coalesce(first_started_at_ms, ?5)
+             where record = ?1 and fence = ?2 and runner = ?3 and state = 3",
+        )?
+        .execute(params![slot.receipt.record, slot.receipt.fence, runner, died, now.0])
+}
+
+/// Removes what a dead runner left in the folder.
+pub(super) fn remove_files(dir: &Path, id: i64) {
+    for path in [slots_path(dir, id), lock_path(dir, id)] {
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                debug!(path = %path.display(), error = %e, "cannot remove a runner's file");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+/// Waits in a thread until a peer's lock is released. Where there is no such file (the peer has another state folder), its
+/// lease must tell.
+fn watch_lock(path: PathBuf, id: i64, shared: Weak<Shared>) {
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(e) => {
+            debug!(runner = id, error = %e, "cannot watch the lock of another runner");
+            return;
+        }
+    };
+    let wait = move || match file.lock_shared() {
+        Ok(()) => {
+            if let Some(shared) = shared.upgrade() {
+                shared.inbox.peer_gone(id);
+            }
+        }
+        Err(e) => debug!(runner = id, error = %e, "cannot wait for the lock of another runner"),
+    };
+    let thread = std::thread::Builder::new().name(format!("peer-{id}")).stack_size(WATCH_STACK_BYTES).spawn(wait);
+    if let Err(e) = thread {
+        warn!(runner = id, error = %e, "cannot wait for the lock of another runner: only its lease will tell its death");
+    }
+}
+
+fn lock_path(dir: &Path, id: i64) -> PathBuf {
+    dir.join(format!("{id}.lock"))
+}
+
+fn slots_path(dir: &Path, id: i64) -> PathBuf {
+    dir.join(format!("{id}.slots"))
+}

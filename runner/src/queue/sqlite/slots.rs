@@ -1,0 +1,225 @@
+//! The slot file: which deliveries a runner executes, written so that it survives the runner's death.
+//!
+//! A slot is written in place without a sync: the page cache outlives a killed process. What it says counts only where the
+//! job's row still has the same fencing number, so a slot need not be cleared when its job is settled.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use arc_swap::ArcSwapOption;
+use tracing::warn;
+
+use crate::queue::Receipt;
+
+/// Record, fence, and how it runs; eight bytes each, little-endian.
+const SLOT_BYTES: usize = 24;
+
+/// More slots than this are not read from a file: no runner has as many.
+const SLOTS_MAX: u64 = 1 << 20;
+
+const TOGETHER: u64 = 1;
+const ALONE: u64 = 2;
+/// It ran alone and came to its end: a death after that is not its doing.
+const ALONE_ENDED: u64 = 3;
+
+/// A runner's slots.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    memory: Mutex<Memory>,
+    file: ArcSwapOption<File>,
+    warned: AtomicBool,
+}
+
+/// What a slot file says of one delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) receipt: Receipt,
+    /// Its execution had not ended.
+    pub(super) executing: bool,
+    pub(super) alone: bool,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    by_record: HashMap<i64, u32>,
+}
+
+/// A slot is free again when its delivery is neither executing nor unsettled: a job that was executed, and whose settlement
+/// is lost with the runner, was started.
+#[derive(Debug)]
+struct Entry {
+    receipt: Receipt,
+    alone: bool,
+    executing: bool,
+    unsettled: bool,
+}
+
+// === impl Slots ===
+
+impl Slots {
+    /// Writes to a new file from now on, with room for `slots` to begin with, so that a full disk is noticed here.
+    pub(super) fn open(&self, path: &Path, slots: u32) -> std::io::Result<()> {
+        let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        file.write_all_at(&vec![0; SLOT_BYTES * slots as usize], 0)?;
+        self.file.store(Some(Arc::new(file)));
+        Ok(())
+    }
+
+    pub(super) fn executing(&self, receipt: Receipt, alone: bool) -> u32 {
+        let entry = Entry { receipt, alone, executing: true, unsettled: true };
+        let slot = {
+            let mut memory = self.lock();
+            let slot = match memory.free.pop() {
+                Some(slot) => {
+                    memory.entries[slot as usize] = entry;
+                    slot
+                }
+                None => {
+                    memory.entries.push(entry);
+                    u32::try_from(memory.entries.len() - 1).expect("what is in flight is bounded far below this")
+                }
+            };
+            // Claimed again while the first claim, which was lost, is not settled here yet.
+            if let Some(lost) = memory.by_record.insert(receipt.record, slot) {
+                memory.settle(lost);
+            }
+            slot
+        };
+        self.write(slot, receipt, if alone { ALONE } else { TOGETHER });
+        slot
+    }
+
+    pub(super) fn executed(&self, slot: u32) {
+        let ended_alone = {
+            let mut memory = self.lock();
+            let entry = &mut memory.entries[slot as usize];
+            entry.executing = false;
+            let (alone, receipt) = (entry.alone, entry.receipt);
+            if !entry.unsettled {
+                memory.free.push(slot);
+            }
+            alone.then_some(receipt)
+        };
+        if let Some(receipt) = ended_alone {
+            self.write(slot, receipt, ALONE_ENDED);
+        }
+    }
+
+    /// Whether a delivery that is not settled had been started.
+    pub(super) fn was_started(&self, receipt: Receipt) -> bool {
+        let memory = self.lock();
+        memory.by_record.get(&receipt.record).is_some_and(|slot| memory.entries[*slot as usize].receipt == receipt)
+    }
+
+    /// Deliveries that are started and not settled.
+    pub(super) fn started(&self) -> Vec<Receipt> {
+        let memory = self.lock();
+        memory.by_record.values().map(|slot| memory.entries[*slot as usize].receipt).collect()
+    }
+
+    /// These are settled.
+    pub(super) fn settled(&self, receipts: impl Iterator<Item = Receipt>) {
+        let mut memory = self.lock();
+        for receipt in receipts {
+            let Some(slot) = memory.by_record.get(&receipt.record).copied() else { continue };
+            if memory.entries[slot as usize].receipt == receipt {
+                memory.by_record.remove(&receipt.record);
+                memory.settle(slot);
+            }
+        }
+    }
+
+    fn write(&self, slot: u32, receipt: Receipt, how: u64) {
+        let Some(file) = &*self.file.load() else { return };
+        let mut bytes = [0; SLOT_BYTES];
+        bytes[..8].copy_from_slice(&receipt.record.to_le_bytes());
+        bytes[8..16].copy_from_slice(&receipt.fence.to_le_bytes());
+        bytes[16..].copy_from_slice(&how.to_le_bytes());
+        if let Err(e) = file.write_all_at(&bytes, u64::from(slot) * SLOT_BYTES as u64)
+            && !self.warned.swap(true, Ordering::Relaxed)
+        {
+            warn!(error = %e, "cannot note what is executed: a death of this runner would not be counted");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().expect("nobody panics while holding the slots")
+    }
+}
+
+// === impl Memory ===
+
+impl Memory {
+    fn settle(&mut self, slot: u32) {
+        let entry = &mut self.entries[slot as usize];
+        entry.unsettled = false;
+        if !entry.executing {
+            self.free.push(slot);
+        }
+    }
+}
+
+/// Reads what another runner's slots say; nothing where there is no such file.
+pub(super) fn read(path: &Path) -> std::io::Result<Vec<Slot>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let mut bytes = Vec::new();
+    file.take(SLOTS_MAX * SLOT_BYTES as u64).read_to_end(&mut bytes)?;
+    let number = |bytes: &[u8]| i64::from_le_bytes(bytes.try_into().expect("the slice has eight bytes"));
+    let slots = bytes.chunks_exact(SLOT_BYTES).filter_map(|slot| {
+        let receipt = Receipt { record: number(&slot[..8]), fence: number(&slot[8..16]) };
+        match u64::from_le_bytes(slot[16..].try_into().expect("the slice has eight bytes")) {
+            TOGETHER => Some(Slot { receipt, executing: true, alone: false }),
+            ALONE => Some(Slot { receipt, executing: true, alone: true }),
+            ALONE_ENDED => Some(Slot { receipt, executing: false, alone: true }),
+            _ => None,
+        }
+    });
+    Ok(slots.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slot_is_kept_until_its_job_is_both_executed_and_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("7.slots");
+        let slots = Slots::default();
+        slots.open(&path, 4).unwrap();
+        let (one, two) = (Receipt { record: 1, fence: 9 }, Receipt { record: 2, fence: 9 });
+        let slot = slots.executing(one, false);
+        slots.executed(slot);
+        assert_ne!(slots.executing(two, true), slot, "it is not settled");
+        assert_eq!(
+            read(&path).unwrap(),
+            [Slot { receipt: one, executing: true, alone: false }, Slot { receipt: two, executing: true, alone: true }]
+        );
+        assert!(slots.was_started(one));
+        slots.settled([one].into_iter());
+        assert!(!slots.was_started(one));
+        assert_eq!(slots.executing(Receipt { record: 3, fence: 9 }, false), slot);
+    }
+
+    #[test]
+    fn job_that_ended_alone_is_told_from_one_that_runs_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("7.slots");
+        let slots = Slots::default();
+        slots.open(&path, 1).unwrap();
+        let receipt = Receipt { record: 1, fence: 9 };
+        slots.executed(slots.executing(receipt, true));
+        assert_eq!(read(&path).unwrap(), [Slot { receipt, executing: false, alone: true }]);
+    }
+}
