@@ -299,6 +299,17 @@ fn file_of_jobs_is_enqueued_whole() {
 }
 
 #[test]
+fn file_is_enqueued_whole_though_nobody_reads_the_ids() {
+    let sandhog = Sandhog::new();
+    sandhog.write("jobs.ndjson", "{\"job_type\":\"t\"}\n".repeat(5_000));
+    let mut child = sandhog.command(&["enqueue", "--file", "jobs.ndjson"]).spawn().expect("it starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(sandhog.json(&["jobs", "--limit", "10000"]).len(), 5_000);
+}
+
+#[test]
 fn bad_line_is_named_and_nothing_of_its_file_is_enqueued() {
     let sandhog = Sandhog::new();
     sandhog.write("jobs.ndjson", "{\"job_type\":\"t\"}\n\nnot JSON\n{\"n\":1}\n{\"job_type\":\"t\"}");

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::sqlite::{Options, SqliteQueue};
 use super::{Queue, QueueError};
-use crate::clock::SystemClock;
 use crate::config::Config;
 
 /// Opens the queue that `config` names. It becomes a runner only with its first `receive`.
@@ -13,13 +12,7 @@ use crate::config::Config;
 ///
 /// Says what is wrong with the file.
 pub fn open(config: &Config) -> Result<Arc<dyn Queue>, QueueError> {
-    let queue = SqliteQueue::open(Options {
-        path: config.queue.path.clone(),
-        state_dir: config.state_dir.clone(),
-        keep: config.queue.keep,
-        park_for: config.queue.park_for,
-        slots: config.slots,
-        clock: Arc::new(SystemClock),
-    })?;
-    Ok(queue)
+    let (keep, park_for, slots) = (config.queue.keep, config.queue.park_for, config.slots);
+    let defaults = Options::new(&config.queue.path, &config.state_dir);
+    Ok(SqliteQueue::open(Options { keep, park_for, slots, ..defaults })?)
 }

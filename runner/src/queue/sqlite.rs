@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Answer, Delivery, Demand, Enqueued, Filter, Keep, Listed, NewJob, Queue, QueueError, Settled, Settlement};
 use super::{Shown, Stats};
-use crate::clock::Clock;
+use crate::clock::{Clock, SystemClock};
 
 /// How a file is opened.
 #[derive(Debug)]
@@ -29,6 +29,20 @@ pub struct Options {
 /// The queue in a file.
 #[derive(Debug)]
 pub struct SqliteQueue;
+
+impl Options {
+    /// The defaults for a file and its state folder.
+    pub fn new(path: impl Into<PathBuf>, state_dir: impl Into<PathBuf>) -> Options {
+        Options {
+            path: path.into(),
+            state_dir: state_dir.into(),
+            keep: Keep { age: Duration::from_secs(60 * 60), bytes: 256 << 20 },
+            park_for: Duration::from_secs(7 * 24 * 60 * 60),
+            slots: 64,
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
 
 // === impl SqliteQueue ===
 
