@@ -121,7 +121,7 @@ fn version_is_printed() {
 #[test]
 fn usage_errors_exit_with_2() {
     let sandhog = Sandhog::new();
-    let wrong: [&[&str]; 13] = [
+    let wrong: [&[&str]; 14] = [
         &[],
         &["nonsense"],
         &["enqueue"],
@@ -132,6 +132,7 @@ fn usage_errors_exit_with_2() {
         &["enqueue", "t", "--header", "x"],
         &["enqueue", ""],
         &["dead", "requeue"],
+        &["dead", "requeue", "--kind", "malformed"],
         &["dead", "delete", "--dry-run"],
         &["dead", "--kind", "sadness"],
         &["jobs", "--limit", "5", "list"],
@@ -249,7 +250,7 @@ fn job_is_kept_byte_for_byte() {
     let done = sandhog.run_with_stdin(&["enqueue", "resize", "-", "--json"], b"{\"from\":\"stdin\"}\n");
     let enqueued: Value = serde_json::from_slice(&done.stdout).expect("JSON");
     let from_stdin = enqueued["id"].as_str().expect("an id");
-    assert_eq!(sandhog.run(&["jobs", "show", from_stdin, "--body"]).stdout, b"{\"from\":\"stdin\"}");
+    assert_eq!(sandhog.run(&["jobs", "show", from_stdin, "--body"]).stdout, b"{\"from\":\"stdin\"}\n");
     assert!(sandhog.output(&["jobs", "show", id]).starts_with("id "), "for people it is a list of pairs");
 }
 
@@ -296,6 +297,17 @@ fn file_of_jobs_is_enqueued_whole() {
     assert_eq!((of("t0"), of("t1")), (2_500, 2_500));
     assert_eq!(sandhog.json(&["jobs", "--type", "t1", "--limit", "7"]).len(), 7);
     assert!(sandhog.output(&["stats"]).starts_with("TYPE "), "for people it is a table");
+}
+
+#[test]
+fn file_is_enqueued_whole_though_nobody_reads_the_ids() {
+    let sandhog = Sandhog::new();
+    sandhog.write("jobs.ndjson", "{\"job_type\":\"t\"}\n".repeat(5_000));
+    let mut child = sandhog.command(&["enqueue", "--file", "jobs.ndjson"]).spawn().expect("it starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(sandhog.json(&["jobs", "--limit", "10000"]).len(), 5_000);
 }
 
 #[test]

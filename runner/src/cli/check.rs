@@ -100,8 +100,8 @@ impl Checked {
         });
         let language = facts.language.as_ref().map(|language| format!(", {language}")).unwrap_or_default();
         add("  file", kind.map(|kind| format!("{kind}, {}{language}", size(facts.file_bytes as u64))));
-        add("  exports", Some(facts.exports.join("\n")).filter(|names| !names.is_empty()));
-        add("  imports", Some(facts.imports.join("\n")).filter(|names| !names.is_empty()));
+        add("  exports", Some(by_package(&facts.exports)).filter(|names| !names.is_empty()));
+        add("  imports", Some(by_package(&facts.imports)).filter(|names| !names.is_empty()));
         add("  quiet", facts.quiet.as_ref().map(quiet));
         if facts.code_bytes > 0 {
             let when = if facts.from_cache { "kept from before" } else { "compiled now" };
@@ -153,6 +153,39 @@ fn quiet(quiet: &Quiet) -> String {
     }
 }
 
+/// Names of interfaces, those of a package in one line: `wasi:io/{poll, streams}@0.2.6`.
+fn by_package(names: &[String]) -> String {
+    let mut packages: Vec<((&str, &str), Vec<&str>)> = Vec::new();
+    for name in names {
+        let (path, version) = name.split_once('@').unwrap_or((name, ""));
+        let (package, interface) = path.split_once('/').unwrap_or((path, ""));
+        match packages.iter_mut().find(|(key, _)| *key == (package, version)) {
+            Some((_, interfaces)) => interfaces.push(interface),
+            None => packages.push(((package, version), vec![interface])),
+        }
+    }
+    let line = |((package, version), interfaces): &((&str, &str), Vec<&str>)| {
+        let version = if version.is_empty() { String::new() } else { format!("@{version}") };
+        match interfaces.as_slice() {
+            [""] => format!("{package}{version}"),
+            [interface] => format!("{package}/{interface}{version}"),
+            interfaces => format!("{package}/{{{}}}{version}", interfaces.join(", ")),
+        }
+    };
+    packages.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_of_a_package_are_one_line() {
+        let names = ["wasi:io/poll@0.2.6", "init", "wasi:io/streams@0.2.6", "wasi:io/poll@0.2.9"].map(str::to_owned);
+        assert_eq!(by_package(&names), "wasi:io/{poll, streams}@0.2.6\ninit\nwasi:io/poll@0.2.9");
+    }
 }

@@ -28,7 +28,7 @@ enum DeadCommand {
     List(List),
     /// Show all that is known of a dead letter
     Show(Show),
-    /// Send dead letters back: no failures, a new clock, the same id
+    /// Send dead letters back: no failures, a new clock, the same id (malformed ones are no jobs, and stay)
     Requeue(Change),
     /// Delete dead letters for good
     Delete(Change),
@@ -76,6 +76,8 @@ struct Which {
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<UnixMs>,
 }
+
+const SAVE_BODY: &str = "`sandhog dead show ID --body > FILE` has its bytes, to be mended and enqueued anew";
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Act {
@@ -132,6 +134,9 @@ impl Change {
         {
             return Err(Fault::usage("which dead letters is not said")
                 .with_hint("name ids, or `--type`, `--kind`, `--since`, or `--all`"));
+        }
+        if act == Act::Requeue && self.which.kind == Some(Kind::Malformed) {
+            return Err(Fault::usage("what is malformed is no job and cannot be requeued").with_hint(SAVE_BODY));
         }
         let filter = self.which.filter(self.ids.clone());
         let letters = super::on_present_queue(config, async |queue| {

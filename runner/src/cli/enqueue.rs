@@ -113,10 +113,6 @@ pub(super) fn read_body(argument: &str, bytes_max: usize) -> Result<Vec<u8>, Fau
     }
     let mut body = Vec::new();
     std::io::stdin().lock().take(bytes_max as u64 + 1).read_to_end(&mut body).context("cannot read stdin")?;
-    // What ends a line on a terminal is not meant to be part of it.
-    if body.ends_with(b"\n") && body.len() <= bytes_max {
-        body.pop();
-    }
     Ok(body)
 }
 

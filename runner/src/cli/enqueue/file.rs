@@ -16,7 +16,7 @@ use crate::cli::terminal::{note, plain, write_json};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, quantity};
 use crate::job::{self, Malformed};
-use crate::queue::{NewJob, Queue};
+use crate::queue::{Enqueued, NewJob, Queue};
 
 /// Jobs that are added at one time.
 const BATCH_JOBS: usize = 1_000;
@@ -45,6 +45,8 @@ struct Tally {
     duplicates: u64,
     buried: u64,
     skipped: u64,
+    /// Whoever read the ids has gone away: `… | head`. The jobs are added all the same.
+    unread: bool,
 }
 
 /// Adds the jobs of a file.
@@ -59,7 +61,7 @@ pub(super) fn enqueue(options: &Enqueue, path: &Path, config: &Config, out: &mut
         (tally.skipped, "left out as bad"),
     ] {
         if count > 0 {
-            summary.push_str(&format!(", {count} {what}"));
+            summary = format!("{summary}, {count} {what}");
         }
     }
     note(format_args!("{summary}"));
@@ -129,7 +131,7 @@ async fn add(
             // It was not when it was checked.
             Err(malformed) => {
                 let message = format!("line {} of `{}` changed: {malformed}", line.number, path.display());
-                let added = format!("{} jobs of the lines before it were added", tally.added);
+                let added = format!("{} {} were added before that", tally.added, plural(tally.added, "job"));
                 return Err(Fault::failed(message).with_hint(added));
             }
         };
@@ -196,13 +198,31 @@ impl Batch {
                 (true, false) => &mut tally.duplicates,
                 (false, false) => &mut tally.added,
             } += 1;
-            if options.json {
-                let of = (&enqueued.id, enqueued.duplicate);
-                write_json(out, &json!({ "line": line, "id": of.0, "duplicate": of.1, "malformed": buried }))?;
-            } else if !options.quiet {
-                writeln!(out, "{}", plain(&enqueued.id))?;
+            if !tally.unread {
+                tally.unread = is_unread(say(options, line, enqueued, buried, out))?;
             }
         }
+        // What is durable is said at once.
+        if !tally.unread {
+            tally.unread = is_unread(out.flush())?;
+        }
         Ok(())
+    }
+}
+
+fn say(options: &Enqueue, line: u64, enqueued: &Enqueued, buried: bool, out: &mut dyn Write) -> io::Result<()> {
+    let Enqueued { id, duplicate } = enqueued;
+    match (options.json, options.quiet) {
+        (true, _) => write_json(out, &json!({ "line": line, "id": id, "duplicate": duplicate, "malformed": buried })),
+        (false, true) => Ok(()),
+        (false, false) => writeln!(out, "{}", plain(id)),
+    }
+}
+
+fn is_unread(written: io::Result<()>) -> io::Result<bool> {
+    match written {
+        Ok(()) => Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(true),
+        Err(e) => Err(e),
     }
 }
