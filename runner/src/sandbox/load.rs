@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
@@ -45,6 +45,7 @@ pub struct Facts {
     /// The size of the compiled code in bytes.
     pub code_bytes: usize,
     /// How long compiling took, now or when the compiled code was kept.
+    #[serde(rename = "compile_ms", serialize_with = "as_millis")]
     pub compile_time: Duration,
     /// Whether the compiled code was there already.
     pub from_cache: bool,
@@ -153,8 +154,8 @@ pub enum LoadError {
         /// The imports.
         names: Vec<String>,
     },
-    /// An import by a known name, but not of the known type.
-    #[error("an import is not what it is in the contract: {reason}")]
+    /// An import of a known package, but not by a known name or not of the known type.
+    #[error("an import does not fit what this runner offers: {reason}")]
     ImportTypes {
         /// Which, and how.
         reason: String,
@@ -239,11 +240,6 @@ impl Loader {
         // lost.
         catch_unwind(AssertUnwindSafe(|| self.prepare(bytes, limits, facts)))
             .unwrap_or_else(|_| Err(LoadError::Invalid { reason: "the compiler broke down over it".to_owned() }))
-    }
-
-    #[cfg(test)]
-    pub(super) fn precompiled(&self, component: &[u8]) -> Vec<u8> {
-        self.engine.precompile_component(component).expect("the test's component is good")
     }
 
     fn prepare(&self, bytes: &[u8], limits: &Limits, facts: &mut Facts) -> Result<Prepared, LoadError> {
@@ -422,6 +418,10 @@ fn component_hint(language: Option<&str>) -> String {
         }
         _ => format!("embed the world first: `wasm-tools component embed --world job-handler wit {}`", "FILE"),
     }
+}
+
+fn as_millis<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn made_with(language: Option<&str>) -> String {
