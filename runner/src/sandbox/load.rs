@@ -21,6 +21,8 @@ use crate::outcome::Failure;
 
 /// How far a memory is grown before a guest asks for it.
 const SPARE_PAGES: u32 = 16;
+/// The same where all that stays resident is cleared after an attempt, not only what was written: then each page costs.
+const SPARE_PAGES_CLEARED: u32 = 4;
 const PAGE_BYTES: u64 = 64 << 10;
 
 const CONTRACT: &str = "sandhog:jobs";
@@ -51,7 +53,7 @@ pub struct Facts {
     pub from_cache: bool,
     /// How many memories it has, where that is known without starting it.
     pub memories: Option<u32>,
-    /// The size of its largest memory at the start, in bytes.
+    /// The size of its largest memory at the start, in bytes, with the spare pages that made it quiet.
     pub memory_initial_bytes: Option<u64>,
     /// How many tables it has.
     pub tables: Option<u32>,
@@ -203,6 +205,7 @@ pub(super) struct Loader {
     compiled: Option<Compiled>,
     timers: tokio::runtime::Handle,
     scans_pages: bool,
+    spare_pages: u32,
 }
 
 /// A component, ready for attempts.
@@ -225,9 +228,10 @@ impl Loader {
         let mut linker = Linker::new(&built.engine);
         host::link(&mut linker).map_err(|e| SandboxError::Engine(format!("{e:#}")))?;
         engine::start_ticker(&built.engine)?;
-        let compiled = config.compiled_dir.and_then(|dir| Compiled::open(&dir, &built.engine, SPARE_PAGES));
         let (engine, scans_pages) = (built.engine, built.scans_pages);
-        Ok(Loader { engine, linker, compiled, timers: config.timers, scans_pages })
+        let spare_pages = if scans_pages { SPARE_PAGES } else { SPARE_PAGES_CLEARED };
+        let compiled = config.compiled_dir.and_then(|dir| Compiled::open(&dir, &engine, spare_pages));
+        Ok(Loader { engine, linker, compiled, timers: config.timers, scans_pages, spare_pages })
     }
 
     pub(super) fn swap_appeared(&self) -> bool {
@@ -262,7 +266,7 @@ impl Loader {
 
         let component = self.compile(bytes, encoded.as_deref().unwrap_or(bytes), facts)?;
         let spare_bytes = match &facts.quiet {
-            Some(Quiet::Made { modules }) => u64::from(SPARE_PAGES) * PAGE_BYTES * *modules as u64,
+            Some(Quiet::Made { modules }) => u64::from(self.spare_pages) * PAGE_BYTES * *modules as u64,
             Some(Quiet::Unchanged { .. }) | None => 0,
         };
         check_resources(&component, limits, spare_bytes, facts)?;
@@ -309,7 +313,8 @@ impl Loader {
 
     /// Compiles the component as it was rewritten, or, should that not work, as it was.
     fn compile_quiet(&self, component: &[u8]) -> Result<(Component, Quiet), LoadError> {
-        let rewritten = catch_unwind(|| quiet::rewrite(component, SPARE_PAGES))
+        let spare_pages = self.spare_pages;
+        let rewritten = catch_unwind(|| quiet::rewrite(component, spare_pages))
             .unwrap_or_else(|_| Rewritten::Unchanged { reason: "rewriting it broke down".to_owned() });
         let quiet = match rewritten {
             Rewritten::Unchanged { reason } => Quiet::Unchanged { reason },

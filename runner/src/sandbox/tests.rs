@@ -284,7 +284,7 @@ fn all_memories_of_an_instance_count_together() {
     assert_eq!(meter.refused(), None);
     assert!(meter.memory_growing(0, 50, None).unwrap());
     assert!(!meter.memory_growing(60, 61, None).unwrap());
-    assert_eq!(meter.refused(), Some(limits::Refused::Memory { wanted: 101, limit: 100 }));
+    assert_eq!(meter.refused(), Some(limits::Refused::Memory { wanted: 111, limit: 100 }));
     assert_eq!(meter.memory_peak_bytes(), 110);
 }
 
