@@ -40,7 +40,8 @@ pub struct Config {
     pub memory_ceiling_bytes: u64,
     /// Where compiled code is kept: a directory of ours with mode 0700, made where there is none. None: no cache.
     pub compiled_dir: Option<PathBuf>,
-    /// Whose clock ends an attempt that waits. Not the runtime that guests run on: they may occupy all of it.
+    /// The runtime, with time enabled, whose clock ends an attempt that waits. Not the one that guests run on, since they
+    /// may occupy all of it; and it must outlive that one.
     pub timers: tokio::runtime::Handle,
 }
 

@@ -13,9 +13,9 @@ const TICK: Duration = Duration::from_millis(10);
 /// Instances beyond the slots, for components that are being loaded.
 const SPARE_SLOTS: u32 = 4;
 
-/// The most memories that one component may have. CPython has three.
+/// The most memories that one component may have. Python has three.
 pub(super) const MEMORIES_MAX: u32 = 4;
-/// The most tables that one component may have. CPython has three.
+/// The most tables that one component may have. Python has three.
 pub(super) const TABLES_MAX: u32 = 8;
 /// The most core instances in one component: a language runtime that is linked from libraries has dozens.
 const CORE_INSTANCES_MAX: u32 = 64;

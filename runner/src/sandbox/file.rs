@@ -1,10 +1,10 @@
 //! What a file is, found out without compiling it.
 
-use wasmparser::{ComponentImport, Encoding, KnownCustom, Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{ComponentImport, KnownCustom, Parser, Payload, Validator, WasmFeatures};
 
 use super::load::{FileKind, LoadError};
 
-/// The largest file that is looked at. CPython with its library has 18 MB.
+/// The largest file that is looked at. Python with its library has 18 MB.
 pub(super) const FILE_BYTES_MAX: usize = 256 << 20;
 
 /// What stands in a file at its outermost level.
@@ -57,7 +57,6 @@ pub(super) fn names(bytes: &[u8]) -> Result<Names, LoadError> {
         match payload.map_err(broken)? {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::Version { encoding: Encoding::Module, .. } | Payload::Version { .. } => {}
             // Toolchains leave their section in the core module within.
             Payload::CustomSection(section) => {
                 if let KnownCustom::Producers(producers) = section.as_known() {

@@ -20,6 +20,9 @@ use crate::job::Job;
 use crate::limits::Limits;
 use crate::outcome::{Failure, Kind, Outcome, RetryRequest};
 
+const STOPS: &str = "the runner stops";
+const BROKE_DOWN: &str = "the sandbox broke down";
+
 /// How the call of a guest ended.
 enum Ended<T> {
     /// By itself: with an answer, or with a trap.
@@ -69,13 +72,12 @@ pub(super) async fn run(
             (outcome, frames, last_words)
         }
         Ended::TimedOut => (trap::timeout(limits), Vec::new(), host.finish()),
-        Ended::Stopped => (Outcome::Interrupted { reason: "the runner stops".into() }, Vec::new(), host.finish()),
-        Ended::Panicked => {
-            tracing::error!(job.id = %job.id, job.r#type = %job.job_type, "the sandbox broke down in an attempt");
-            (Outcome::Interrupted { reason: "the sandbox broke down".into() }, Vec::new(), host.finish())
-        }
+        Ended::Stopped => (Outcome::Interrupted { reason: STOPS.into() }, Vec::new(), host.finish()),
+        Ended::Panicked => (Outcome::Interrupted { reason: BROKE_DOWN.into() }, Vec::new(), host.finish()),
     };
-    if let Outcome::Interrupted { reason } = &outcome {
+    if let Outcome::Interrupted { reason } = &outcome
+        && reason != STOPS
+    {
         tracing::warn!(job.id = %job.id, attempt = job.attempt, reason = %reason, "attempt interrupted: {reason}");
     }
     Attempt { outcome, duration: started.elapsed(), memory_peak_bytes, frames, last_words }
@@ -110,7 +112,7 @@ pub(super) fn start_once(prepared: &Prepared, limits: &Limits) -> Result<(), Loa
         Ended::Itself(Ok(Err(error))) => return Err(LoadError::HandlerTypes { reason: format!("{error:#}") }),
         Ended::Itself(Err(error)) => trap::outcome(&error, &host.meter, limits, last_words.as_deref()).0,
         Ended::TimedOut => trap::timeout(limits),
-        Ended::Stopped | Ended::Panicked => Outcome::Interrupted { reason: "the sandbox broke down".into() },
+        Ended::Stopped | Ended::Panicked => Outcome::Interrupted { reason: BROKE_DOWN.into() },
     };
     match outcome {
         Outcome::Failed(failure) => Err(LoadError::Start { failure }),

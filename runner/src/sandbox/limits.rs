@@ -52,9 +52,7 @@ impl Meter {
     /// What was refused last, memory before tables.
     pub(super) fn refused(&self) -> Option<Refused> {
         if let Some(wanted) = self.memory.refused {
-            let (wanted, limit) =
-                (wanted.saturating_sub(self.spare_bytes), self.memory.limit.saturating_sub(self.spare_bytes));
-            return Some(Refused::Memory { wanted, limit });
+            return Some(Refused::Memory { wanted, limit: self.memory.limit.saturating_sub(self.spare_bytes) });
         }
         self.tables.refused.map(|wanted| Refused::TableElements { wanted, limit: self.tables.limit })
     }
@@ -62,7 +60,12 @@ impl Meter {
 
 impl ResourceLimiter for Meter {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(self.memory.grow(current, desired))
+        let allowed = self.memory.grow(current, desired);
+        if let Some(wanted) = self.memory.refused.as_mut().filter(|_| !allowed && current == 0) {
+            // At its start a memory has its spare pages beyond what the guest asked for; when it grows, they are used up.
+            *wanted = wanted.saturating_sub(self.spare_bytes);
+        }
+        Ok(allowed)
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {

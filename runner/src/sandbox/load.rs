@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
@@ -21,6 +21,8 @@ use crate::outcome::Failure;
 
 /// How far a memory is grown before a guest asks for it.
 const SPARE_PAGES: u32 = 16;
+/// The same where all that stays resident is cleared after an attempt, not only what was written: then each page costs.
+const SPARE_PAGES_CLEARED: u32 = 4;
 const PAGE_BYTES: u64 = 64 << 10;
 
 const CONTRACT: &str = "sandhog:jobs";
@@ -45,12 +47,13 @@ pub struct Facts {
     /// The size of the compiled code in bytes.
     pub code_bytes: usize,
     /// How long compiling took, now or when the compiled code was kept.
+    #[serde(rename = "compile_ms", serialize_with = "as_millis")]
     pub compile_time: Duration,
     /// Whether the compiled code was there already.
     pub from_cache: bool,
     /// How many memories it has, where that is known without starting it.
     pub memories: Option<u32>,
-    /// The size of its largest memory at the start, in bytes.
+    /// The size of its largest memory at the start, in bytes, with the spare pages that made it quiet.
     pub memory_initial_bytes: Option<u64>,
     /// How many tables it has.
     pub tables: Option<u32>,
@@ -153,8 +156,8 @@ pub enum LoadError {
         /// The imports.
         names: Vec<String>,
     },
-    /// An import by a known name, but not of the known type.
-    #[error("an import is not what it is in the contract: {reason}")]
+    /// An import of a known package, but not by a known name or not of the known type.
+    #[error("an import does not fit what this runner offers: {reason}")]
     ImportTypes {
         /// Which, and how.
         reason: String,
@@ -202,6 +205,7 @@ pub(super) struct Loader {
     compiled: Option<Compiled>,
     timers: tokio::runtime::Handle,
     scans_pages: bool,
+    spare_pages: u32,
 }
 
 /// A component, ready for attempts.
@@ -224,9 +228,10 @@ impl Loader {
         let mut linker = Linker::new(&built.engine);
         host::link(&mut linker).map_err(|e| SandboxError::Engine(format!("{e:#}")))?;
         engine::start_ticker(&built.engine)?;
-        let compiled = config.compiled_dir.and_then(|dir| Compiled::open(&dir, &built.engine, SPARE_PAGES));
         let (engine, scans_pages) = (built.engine, built.scans_pages);
-        Ok(Loader { engine, linker, compiled, timers: config.timers, scans_pages })
+        let spare_pages = if scans_pages { SPARE_PAGES } else { SPARE_PAGES_CLEARED };
+        let compiled = config.compiled_dir.and_then(|dir| Compiled::open(&dir, &engine, spare_pages));
+        Ok(Loader { engine, linker, compiled, timers: config.timers, scans_pages, spare_pages })
     }
 
     pub(super) fn swap_appeared(&self) -> bool {
@@ -239,11 +244,6 @@ impl Loader {
         // lost.
         catch_unwind(AssertUnwindSafe(|| self.prepare(bytes, limits, facts)))
             .unwrap_or_else(|_| Err(LoadError::Invalid { reason: "the compiler broke down over it".to_owned() }))
-    }
-
-    #[cfg(test)]
-    pub(super) fn precompiled(&self, component: &[u8]) -> Vec<u8> {
-        self.engine.precompile_component(component).expect("the test's component is good")
     }
 
     fn prepare(&self, bytes: &[u8], limits: &Limits, facts: &mut Facts) -> Result<Prepared, LoadError> {
@@ -266,7 +266,7 @@ impl Loader {
 
         let component = self.compile(bytes, encoded.as_deref().unwrap_or(bytes), facts)?;
         let spare_bytes = match &facts.quiet {
-            Some(Quiet::Made { modules }) => u64::from(SPARE_PAGES) * PAGE_BYTES * *modules as u64,
+            Some(Quiet::Made { modules }) => u64::from(self.spare_pages) * PAGE_BYTES * *modules as u64,
             Some(Quiet::Unchanged { .. }) | None => 0,
         };
         check_resources(&component, limits, spare_bytes, facts)?;
@@ -313,7 +313,8 @@ impl Loader {
 
     /// Compiles the component as it was rewritten, or, should that not work, as it was.
     fn compile_quiet(&self, component: &[u8]) -> Result<(Component, Quiet), LoadError> {
-        let rewritten = catch_unwind(|| quiet::rewrite(component, SPARE_PAGES))
+        let spare_pages = self.spare_pages;
+        let rewritten = catch_unwind(|| quiet::rewrite(component, spare_pages))
             .unwrap_or_else(|_| Rewritten::Unchanged { reason: "rewriting it broke down".to_owned() });
         let quiet = match rewritten {
             Rewritten::Unchanged { reason } => Quiet::Unchanged { reason },
@@ -422,6 +423,10 @@ fn component_hint(language: Option<&str>) -> String {
         }
         _ => format!("embed the world first: `wasm-tools component embed --world job-handler wit {}`", "FILE"),
     }
+}
+
+fn as_millis<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn made_with(language: Option<&str>) -> String {

@@ -187,15 +187,15 @@ fn text_that_is_not_utf8_is_a_trap() {
 #[test]
 fn guest_that_never_returns_is_stopped() {
     let attempt = run(&OBEDIENT, "spin", &short()).0;
-    check_failure(&attempt, Kind::Timeout, "100ms");
+    check_failure(&attempt, Kind::Timeout, "100 ms");
     assert_eq!(attempt.frames.len(), 1);
-    check_failure(&run(&OBEDIENT, "flood", &short()).0, Kind::Timeout, "100ms");
-    check_failure(&run(&PREVIEW1, "f", &short()).0, Kind::Timeout, "100ms");
+    check_failure(&run(&OBEDIENT, "flood", &short()).0, Kind::Timeout, "100 ms");
+    check_failure(&run(&PREVIEW1, "f", &short()).0, Kind::Timeout, "100 ms");
 }
 
 #[test]
 fn guest_that_waits_in_the_host_is_stopped() {
-    check_failure(&run(&PREVIEW1, "s", &short()).0, Kind::Timeout, "100ms");
+    check_failure(&run(&PREVIEW1, "s", &short()).0, Kind::Timeout, "100 ms");
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn guests_that_spin_share_a_thread() {
         let limits = Limits { timeout: Duration::from_millis(500), ..limits() };
         tokio::join!(OBEDIENT.run(&spin, 1, &limits, &stop, &log), OBEDIENT.run(&echo, 1, &limits, &stop, &log))
     });
-    check_failure(&spinning, Kind::Timeout, "500ms");
+    check_failure(&spinning, Kind::Timeout, "500 ms");
     assert_eq!(echoing.outcome, complete("1"));
     assert!(echoing.duration < Duration::from_millis(400), "{echoing:?}");
 }
@@ -249,6 +249,15 @@ fn attempt_without_a_free_sandbox_is_interrupted() {
     assert!(timed_out >= 1 && interrupted >= 1 && timed_out + interrupted == 20, "{attempts:?}");
 }
 
+#[test]
+fn sandbox_without_room_for_a_pool_works_on_demand() {
+    let sandbox = Sandbox::new(Config { slots: 1_000_000, ..config() }).unwrap();
+    let component = sandbox.load(&guests::guest("obedient"), &limits()).unwrap();
+    assert_eq!(run(&component, "result 1", &limits()).0.outcome, complete("1"));
+    check_failure(&run(&component, "trap", &limits()).0, Kind::Trap, "unreachable at render");
+    assert!(!sandbox.swap_appeared());
+}
+
 // Limits.
 
 #[test]
@@ -262,6 +271,21 @@ fn memory_over_the_limit_is_out_of_memory() {
     // A guest that can do without goes on.
     check_failure(&run(&OBEDIENT, "grow-softly 158", &limits).0, Kind::Error, "no memory");
     check_failure(&run(&OBEDIENT, "grow 60000", &limits).0, Kind::OutOfMemory, "asked for 3750.1 MiB of 8 MiB");
+}
+
+#[test]
+fn all_memories_of_an_instance_count_together() {
+    use wasmtime::ResourceLimiter;
+    let mut meter = limits::Meter::new(&Limits { memory_bytes: 100, ..limits() }, 10);
+    assert!(meter.memory_growing(0, 60, None).unwrap());
+    assert!(meter.memory_growing(0, 50, None).unwrap());
+    // What the system then refused is not counted; what the limit refused never was.
+    meter.memory_grow_failed(wasmtime::Error::msg("no room")).unwrap();
+    assert_eq!(meter.refused(), None);
+    assert!(meter.memory_growing(0, 50, None).unwrap());
+    assert!(!meter.memory_growing(60, 61, None).unwrap());
+    assert_eq!(meter.refused(), Some(limits::Refused::Memory { wanted: 111, limit: 100 }));
+    assert_eq!(meter.memory_peak_bytes(), 110);
 }
 
 #[test]

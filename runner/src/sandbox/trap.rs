@@ -145,7 +145,11 @@ fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
 }
 
 fn time(duration: Duration) -> String {
-    if duration.subsec_nanos() == 0 { format!("{} s", duration.as_secs()) } else { format!("{duration:?}") }
+    if duration.subsec_nanos() == 0 {
+        format!("{} s", duration.as_secs())
+    } else {
+        format!("{} ms", duration.as_millis())
+    }
 }
 
 fn bytes(bytes: u64) -> String {

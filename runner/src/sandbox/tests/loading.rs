@@ -36,8 +36,10 @@ fn what_is_no_component_is_called_by_its_name() {
     assert_eq!(refused(b"\xff\xfe"), LoadError::NotWasm { what: "bytes of another kind" });
     assert!(matches!(refused(b"\0asm\x0d\0"), LoadError::Cut { .. }));
     assert!(matches!(refused(b"\0asm\x09\0\x07\0"), LoadError::NotWasm { .. }));
-    let engine = &SANDBOX.shared;
-    assert_eq!(refused(&engine.precompiled(&guests::guest("idle"))), LoadError::Precompiled);
+    let compiled = wasmtime::Engine::default().precompile_component(&guests::guest("idle")).unwrap();
+    assert_eq!(refused(&compiled), LoadError::Precompiled);
+    let size = file::FILE_BYTES_MAX + 1;
+    assert_eq!(refused(&vec![0; size]), LoadError::TooLarge { size, limit: file::FILE_BYTES_MAX });
 }
 
 #[test]
@@ -134,7 +136,7 @@ fn component_that_needs_more_than_its_limits_is_refused() {
 #[test]
 fn component_that_does_not_start_is_refused() {
     let error = SANDBOX.load(&guests::guest("start"), &short()).unwrap_err();
-    assert_eq!(error.to_string(), "cannot be instantiated: timeout: 100ms");
+    assert_eq!(error.to_string(), "cannot be instantiated: timeout: 100 ms");
 }
 
 #[test]
@@ -161,6 +163,23 @@ fn compiled_code_is_kept_and_a_damaged_file_only_costs_compiling_again() {
         fs::write(&path, &bytes[..middle]).unwrap();
         assert!(!load().facts().from_cache, "{}", path.display());
     }
+}
+
+#[test]
+fn compiled_code_that_was_not_used_for_longest_goes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("compiled");
+    let kept = compiled::Compiled::open(&dir, &wasmtime::Engine::default(), 0).unwrap();
+    for (name, age) in [("a", 1), ("b", 3), ("c", 2)] {
+        fs::write(dir.join(name), [0; 1000]).unwrap();
+        let modified = std::time::SystemTime::now() - Duration::from_secs(age * 60);
+        fs::File::open(dir.join(name)).unwrap().set_modified(modified).unwrap();
+    }
+    kept.shrink(2500).unwrap();
+    assert!(!dir.join("b").exists());
+    kept.shrink(1000).unwrap();
+    let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["a"]);
 }
 
 #[test]
