@@ -2,3 +2,4 @@
 
 mod queue_contract;
 mod sqlite;
+mod sqlite_processes;
