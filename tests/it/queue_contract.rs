@@ -8,9 +8,7 @@ use std::time::Duration;
 use sandhog::clock::{Clock, SystemClock, UnixMs};
 use sandhog::generation::Generation;
 use sandhog::outcome::{Disposition, Failure, Kind, RetryAfter};
-use sandhog::queue::{
-    AttemptRecord, Delivery, Demand, Enqueued, Filter, NewJob, Queue, Settled, Settlement, State,
-};
+use sandhog::queue::{AttemptRecord, Delivery, Demand, Enqueued, Filter, NewJob, Queue, Settled, Settlement, State};
 
 /// How long anything here may take before it is called a failure.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -46,13 +44,8 @@ async fn job_comes_as_it_was_enqueued(queue: Arc<dyn Queue>) {
     let body = "{ \"job_type\":\"t\",\"n\": 1.50, \"s\":\"\u{1F980}\\u0000\" }";
     let metadata = vec![("header.a".to_owned(), "1".to_owned()), ("header.a".to_owned(), "2".to_owned())];
     let before = SystemClock.now();
-    let new = NewJob::Job {
-        job_type: "t".into(),
-        body: body.into(),
-        id: None,
-        run_at: None,
-        metadata: metadata.clone(),
-    };
+    let new =
+        NewJob::Job { job_type: "t".into(), body: body.into(), id: None, run_at: None, metadata: metadata.clone() };
     let enqueued = enqueue(&*queue, vec![new]).await.remove(0);
     let delivery = receive_one(&*queue, "t").await;
     let job = &delivery.job;
