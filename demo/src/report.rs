@@ -29,7 +29,7 @@ const DIGEST_CHARS: usize = 8;
 /// Prints the table and the dead letters.
 pub fn print(jobs: &[Listed]) {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
+    table.load_preset(presets::UTF8_BORDERS_ONLY).set_header([
         "type",
         "completed",
         "retried",
@@ -68,7 +68,7 @@ pub fn print(jobs: &[Listed]) {
 
 fn print_dead(jobs: &[Listed]) {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(["dead letter", "kind", "reason"]);
+    table.load_preset(presets::UTF8_BORDERS_ONLY).set_header(["dead letter", "kind", "reason"]);
     for job in jobs.iter().filter(|job| job.state == "dead") {
         let (kind, message) = job.failure.as_ref().map_or(("?", "?"), |f| (f.kind.as_str(), f.message.as_str()));
         let first_line = message.lines().next().unwrap_or_default();
@@ -175,7 +175,7 @@ fn summaries(jobs: &[Listed]) -> BTreeMap<String, Summary> {
 fn histogram(values: &[u64]) -> Histogram<u64> {
     let mut histogram = Histogram::new(3).expect("3 digits are within what it can do");
     for value in values {
-        histogram.saturating_record(*value);
+        histogram.record(*value).expect("it grows with what it is given");
     }
     histogram
 }
