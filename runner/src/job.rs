@@ -75,6 +75,14 @@ pub enum Malformed {
     /// A `job_type` that cannot select a handler.
     #[error("`job_type` {0}")]
     BadType(&'static str),
+    /// A `job_type` that is not the one which was said elsewhere.
+    #[error("`job_type` is `{found}`, and the job was said to be of type `{said}`")]
+    OtherType {
+        /// The body's.
+        found: String,
+        /// The one that was said.
+        said: String,
+    },
     /// A `job_id` that cannot name a job.
     #[error("`job_id` {0}")]
     BadId(&'static str),
@@ -86,6 +94,20 @@ pub enum Malformed {
 ///
 /// Says why the bytes are no job. They are to be kept exactly.
 pub fn parse(bytes: &[u8], limit: usize) -> Result<(&str, Head), Malformed> {
+    parse_head(bytes, limit, None)
+}
+
+/// The same for an object whose type was said elsewhere: it needs no `job_type` of its own, and one that it has must be
+/// equal.
+///
+/// # Errors
+///
+/// Says why the bytes are no job of that type.
+pub fn parse_of_type<'a>(bytes: &'a [u8], limit: usize, job_type: &str) -> Result<(&'a str, Head), Malformed> {
+    parse_head(bytes, limit, Some(job_type))
+}
+
+fn parse_head<'a>(bytes: &'a [u8], limit: usize, said: Option<&str>) -> Result<(&'a str, Head), Malformed> {
     if bytes.len() > limit {
         return Err(Malformed::TooLarge { size: bytes.len(), limit });
     }
@@ -93,11 +115,11 @@ pub fn parse(bytes: &[u8], limit: usize) -> Result<(&str, Head), Malformed> {
     if text.trim_ascii().is_empty() {
         return Err(Malformed::Empty);
     }
-    let head = match serde_json::from_str::<RawHead>(text) {
-        Ok(RawHead(head)) => head?,
+    let (job_type, job_id) = match serde_json::from_str::<RawHead>(text) {
+        Ok(RawHead(found)) => found?,
         Err(e) => return Err(Malformed::NotJson(e.to_string())),
     };
-    Ok((text, head))
+    Ok((text, head(job_type, job_id, said)?))
 }
 
 /// Says why `name` cannot be a job type or an id, if it cannot.
@@ -115,7 +137,7 @@ pub fn name_fault(name: &str) -> Option<&'static str> {
 
 /// The head as it is found in JSON. Objects are read key by key: what is neither `job_type` nor `job_id` is skipped, to any
 /// depth, without recursion.
-struct RawHead(Result<Head, Malformed>);
+struct RawHead(Result<(Option<Name>, Option<Name>), Malformed>);
 
 impl<'de> Deserialize<'de> for RawHead {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<RawHead, D::Error> {
@@ -150,7 +172,7 @@ impl<'de> serde::de::Visitor<'de> for HeadVisitor {
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        Ok(RawHead(head(job_type, job_id)))
+        Ok(RawHead(Ok((job_type, job_id))))
     }
 
     fn visit_unit<E>(self) -> Result<RawHead, E> {
@@ -191,11 +213,15 @@ fn twice<'de, A: serde::de::MapAccess<'de>>(mut map: A, malformed: Malformed) ->
     Ok(RawHead(Err(malformed)))
 }
 
-fn head(job_type: Option<Name>, job_id: Option<Name>) -> Result<Head, Malformed> {
-    let job_type = match job_type {
-        None | Some(Name::Null) => return Err(Malformed::NoType),
-        Some(Name::Other) => return Err(Malformed::BadType("is not a string")),
-        Some(Name::Text(text)) => text,
+fn head(job_type: Option<Name>, job_id: Option<Name>, said: Option<&str>) -> Result<Head, Malformed> {
+    let job_type = match (job_type, said) {
+        (None | Some(Name::Null), None) => return Err(Malformed::NoType),
+        (None | Some(Name::Null), Some(said)) => said.to_owned(),
+        (Some(Name::Other), _) => return Err(Malformed::BadType("is not a string")),
+        (Some(Name::Text(found)), Some(said)) if found != said => {
+            return Err(Malformed::OtherType { found, said: said.to_owned() });
+        }
+        (Some(Name::Text(found)), _) => found,
     };
     if let Some(fault) = name_fault(&job_type) {
         return Err(Malformed::BadType(fault));
@@ -278,6 +304,16 @@ mod tests {
         check(br#"{"job_type":"a","job_id":null}"#, Ok(("a", None)));
         let deep = format!(r#"{{"x":{}{},"job_type":"a"}}"#, "[".repeat(100_000), "]".repeat(100_000));
         check(deep.as_bytes(), Ok(("a", None)));
+    }
+
+    #[test]
+    fn type_that_was_said_elsewhere_must_be_the_body_s_if_it_has_one() {
+        let of = |text: &str| parse_of_type(text.as_bytes(), 1_000, "a").map(|(_, head)| (head.job_type, head.job_id));
+        assert_eq!(of("{}"), Ok(("a".to_owned(), None)));
+        assert_eq!(of(r#"{"job_type":"a","job_id":"7"}"#), Ok(("a".to_owned(), Some("7".to_owned()))));
+        assert_eq!(of(r#"{"job_type":"b"}"#), Err(Malformed::OtherType { found: "b".into(), said: "a".into() }));
+        assert_eq!(of(r#"{"job_type":5}"#), Err(Malformed::BadType("is not a string")));
+        assert_eq!(of("[]"), Err(Malformed::NotAnObject));
     }
 
     #[test]

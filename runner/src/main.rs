@@ -1,1 +1,5 @@
-fn main() {}
+//! The `sandhog` command.
+
+fn main() -> std::process::ExitCode {
+    sandhog::cli::main()
+}

@@ -15,7 +15,10 @@ use crate::generation::Generation;
 use crate::job::Job;
 use crate::outcome::{Disposition, Failure, Kind};
 
+mod open;
 pub mod sqlite;
+
+pub use open::open;
 
 /// A future that a queue answers with.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -375,4 +378,3 @@ impl QueueError {
 }
 pub struct Outlook { pub ready: bool, pub running: bool }
 impl std::fmt::Display for State { fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { write!(f, "{self:?}") } }
-pub fn open(_: &crate::config::Config) -> Result<Arc<dyn Queue>, QueueError> { Err(QueueError::lasting("")) }

@@ -1,0 +1,35 @@
+# The one list of commands. What they need: git, make, a C compiler, and rustup's toolchain; tools/check-system says so.
+
+# One set of flags everywhere: with another the sandbox's engine is compiled again, which takes minutes.
+FLAGS := --release --workspace
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint build guests system
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build guests ## Run real work through a real runner, to see what Sandhog does
+	target/release/sandhog-demo
+
+test: system ## Everything, from nothing: format, lints, documents, guests, all tests
+	tools/test
+
+check: system ## What to run while working: format, lints, unit tests
+	cargo fmt --check
+	cargo clippy $(FLAGS) --all-targets -- -D warnings
+	cargo test $(FLAGS) --lib
+
+lint: system ## Format, lints and documents
+	cargo fmt --check
+	cargo clippy $(FLAGS) --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc $(FLAGS) --no-deps --document-private-items
+
+build: system ## Build the runner
+	cargo build $(FLAGS)
+
+guests: system ## Build the example handlers into target/handlers
+	tools/build-guests
+
+system:
+	@tools/check-system

@@ -1,0 +1,158 @@
+//! `sandhog check`
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::fault::Fault;
+use super::invoke::{HandlerFile, read_handler, sandbox};
+use super::terminal::{plain, plain_lines, size, took, write_json, write_pairs};
+use crate::config::{Config, quantity};
+use crate::generation::Generation;
+use crate::manifest::Manifest;
+use crate::sandbox::{Facts, FileKind, Quiet, Sandbox};
+
+/// Say what handlers are made of, and whether they would load.
+///
+/// Each is read with the manifest beside it, compiled, and started once, as the runner does when it loads it. The exit code
+/// is 1 if any would not load.
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// Handlers' components
+    #[arg(value_name = "HANDLER.wasm", required = true)]
+    handlers: Vec<PathBuf>,
+    /// An object a handler, each in a line of its own
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is known of a handler, and why it would not load: no reasons if it would.
+struct Checked {
+    generation: Option<Generation>,
+    facts: Facts,
+    manifest: Option<Manifest>,
+    reasons: Vec<String>,
+}
+
+// === impl Check ===
+
+impl Check {
+    pub(super) fn run(self, config: &Config, out: &mut dyn Write) -> Result<(), Fault> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        // The sandbox lives as long as a runtime is there.
+        let _inside = runtime.enter();
+        let sandbox = sandbox(config)?;
+        let mut all_load = true;
+        for (at, path) in self.handlers.iter().enumerate() {
+            let checked = match read_handler(path, config) {
+                Ok(handler) => check(handler, &sandbox, config),
+                Err(e) => Checked {
+                    generation: None,
+                    facts: Facts::default(),
+                    manifest: None,
+                    reasons: vec![format!("{e:#}")],
+                },
+            };
+            all_load &= checked.reasons.is_empty();
+            let name = path.display().to_string();
+            if self.json {
+                write_json(out, &checked.as_json(&name)?)?;
+                continue;
+            }
+            let verdict = if checked.reasons.is_empty() { "would load" } else { "would not load" };
+            writeln!(out, "{}{}: {verdict}", if at > 0 { "\n" } else { "" }, plain(&name))?;
+            write_pairs(out, &checked.as_pairs())?;
+        }
+        if all_load { Ok(()) } else { Err(Fault::Said) }
+    }
+}
+
+fn check(handler: HandlerFile, sandbox: &Sandbox, config: &Config) -> Checked {
+    let generation = Generation::of(&handler.component, handler.manifest_text.as_ref().map(String::as_bytes));
+    let (manifest, mut reasons) = match handler.manifest {
+        Ok(manifest) => (Some(manifest), Vec::new()),
+        Err(faults) => (None, faults.0.iter().map(crate::config::Fault::with_hint).collect()),
+    };
+    let limits = manifest.as_ref().map_or(&config.limits, |manifest| &manifest.limits);
+    let inspection = sandbox.inspect(&handler.component, limits);
+    reasons.extend(inspection.error.map(|error| format!("{:#}", anyhow::Error::new(error))));
+    Checked { generation: Some(generation), facts: inspection.facts, manifest, reasons }
+}
+
+// === impl Checked ===
+
+impl Checked {
+    fn as_pairs(&self) -> Vec<(&'static str, String)> {
+        let facts = &self.facts;
+        let mut pairs: Vec<(&str, String)> = self.reasons.iter().map(|reason| ("  why not", plain(reason))).collect();
+        let mut add = |name, value: Option<String>| pairs.extend(value.map(|value| (name, plain_lines(&value))));
+        let kind = facts.kind.map(|kind| match kind {
+            FileKind::Component => "component",
+            FileKind::CoreModule => "core module",
+        });
+        let language = facts.language.as_ref().map(|language| format!(", {language}")).unwrap_or_default();
+        add("  file", kind.map(|kind| format!("{kind}, {}{language}", size(facts.file_bytes as u64))));
+        add("  exports", Some(facts.exports.join("\n")).filter(|names| !names.is_empty()));
+        add("  imports", Some(facts.imports.join("\n")).filter(|names| !names.is_empty()));
+        add("  quiet", facts.quiet.as_ref().map(quiet));
+        if facts.code_bytes > 0 {
+            let when = if facts.from_cache { "kept from before" } else { "compiled now" };
+            let code = format!("{}, compiled in {}, {when}", size(facts.code_bytes as u64), took(facts.compile_time));
+            add("  code", Some(code));
+        }
+        add("  memory", facts.memory_initial_bytes.map(|bytes| format!("{} at the start", size(bytes))));
+        if let Some(manifest) = &self.manifest {
+            add("  job types", Some(manifest.job_types.join(", ")));
+            let timeout = quantity::format_duration(manifest.limits.timeout);
+            let memory = quantity::format_size(manifest.limits.memory_bytes);
+            let limits = format!("timeout {timeout}, memory {memory}, concurrency {}", manifest.concurrency);
+            add("  limits", Some(limits));
+        }
+        add("  generation", self.generation.as_ref().map(ToString::to_string));
+        pairs
+    }
+
+    fn as_json(&self, name: &str) -> Result<Value, Fault> {
+        let mut facts = serde_json::to_value(&self.facts).context("cannot write facts as JSON")?;
+        if let Value::Object(facts) = &mut facts {
+            facts.remove("compile_time");
+            facts.insert("compile_ms".to_owned(), json!(millis(self.facts.compile_time)));
+        }
+        let manifest = self.manifest.as_ref().map(|manifest| {
+            json!({
+                "job_types": manifest.job_types,
+                "concurrency": manifest.concurrency,
+                "timeout_ms": millis(manifest.limits.timeout),
+                "memory_bytes": manifest.limits.memory_bytes,
+            })
+        });
+        Ok(json!({
+            "handler": name,
+            "loads": self.reasons.is_empty(),
+            "reasons": self.reasons,
+            "generation": self.generation,
+            "facts": facts,
+            "manifest": manifest,
+        }))
+    }
+}
+
+fn quiet(quiet: &Quiet) -> String {
+    match quiet {
+        Quiet::Made { modules: 1 } => "yes: 1 core module was rewritten".to_owned(),
+        Quiet::Made { modules } => format!("yes: {modules} core modules were rewritten"),
+        Quiet::Unchanged { reason } => format!("as found: {reason}"),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

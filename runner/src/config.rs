@@ -1,0 +1,425 @@
+//! The configuration: `sandhog.toml`, the environment and flags, in rising order, checked whole before anything is opened.
+//!
+//! `docs/configuration.md` has every key; a test compares it with this file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::limits::Limits;
+use crate::queue::Keep;
+use crate::retry::{Backoff, Policy};
+use crate::telemetry::Format;
+
+mod environment;
+pub mod quantity;
+pub mod settings;
+
+pub use environment::{Environment, Flags, variable_name};
+pub use settings::{Effective, Fault, Faults as ConfigErrors, Origin};
+
+use settings::Settings;
+
+/// The file that is read where none is named, if it is there.
+pub const FILE_NAME: &str = "sandhog.toml";
+
+/// The configuration, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Whether `run` works jobs. If not, jobs can be enqueued and looked at.
+    pub enabled: bool,
+    /// What the queue's topic is named after.
+    pub application_name: String,
+    /// How many attempts run at one time, over all handlers.
+    pub slots: u32,
+    /// How long a drain waits for attempts to end.
+    pub drain_timeout: Duration,
+    /// Compiled code, last good handlers, runner locks.
+    pub state_dir: PathBuf,
+    /// The handlers.
+    pub handlers: HandlersConfig,
+    /// The queue.
+    pub queue: QueueConfig,
+    /// The limits of handlers whose manifest does not say otherwise.
+    pub limits: Limits,
+    /// The largest body, in bytes.
+    pub body_bytes_max: usize,
+    /// How far a manifest may go.
+    pub ceilings: Ceilings,
+    /// The retry policy of handlers whose manifest does not say otherwise.
+    pub retry: Policy,
+    /// The runner's own log.
+    pub log: LogConfig,
+    /// Every key with its value and where it came from, in the order of the documentation.
+    pub effective: Vec<Effective>,
+}
+
+/// Where handlers are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandlersConfig {
+    /// The folder that is watched.
+    pub dir: PathBuf,
+}
+
+/// The queue, and what it keeps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueConfig {
+    /// As it was written.
+    pub url: String,
+    /// The embedded queue's file, which the URL names.
+    pub path: PathBuf,
+    /// What is kept of completed jobs.
+    pub keep: Keep,
+    /// How long a job waits for a handler of its type while no live runner serves it.
+    pub park_for: Duration,
+    /// Settings of a Kafka queue. Checked, and not used by this version.
+    pub kafka: KafkaConfig,
+}
+
+/// Settings of a Kafka queue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KafkaConfig {
+    /// The consumer group.
+    pub consumer_group: String,
+    /// The topic that jobs are on.
+    pub topic: String,
+    /// Whether a missing topic is created.
+    pub auto_create: bool,
+    /// Partitions of a topic that is created; 0: the broker's default.
+    pub partitions: u32,
+    /// Replicas of a topic that is created; 0: the broker's default.
+    pub replication: u32,
+    /// Configuration of a topic that is created.
+    pub topic_config: BTreeMap<String, String>,
+}
+
+/// How far a manifest may go, whoever wrote it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ceilings {
+    /// The longest timeout.
+    pub timeout: Duration,
+    /// The most memory, in bytes. It sizes the sandbox's pool too.
+    pub memory_bytes: u64,
+    /// The highest `concurrency`.
+    pub concurrency: u32,
+    /// The highest `max_failures`.
+    pub max_failures: u32,
+    /// The longest `expire_after`.
+    pub expire_after: Duration,
+}
+
+/// The runner's own log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// How a line looks.
+    pub format: Format,
+    /// What is logged: a level, or directives as `info,sandhog::queue=debug`.
+    pub level: String,
+}
+
+/// The name of the topic of an application: letters, digits, `-`, `_` and spaces of its name stay, spaces become `_`, and
+/// `_job_queue` stands behind.
+pub fn topic_name(application_name: &str) -> String {
+    let stays = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ' ');
+    let name: String = application_name.chars().filter(stays).map(|c| if c == ' ' { '_' } else { c }).collect();
+    format!("{name}_job_queue")
+}
+
+/// A linear memory of 32-bit WebAssembly has no more.
+const MEMORY_BYTES_MAX: u64 = 4 << 30;
+
+/// What the contract's `timeout-ms` can hold is 49 days.
+const TIMEOUT_MAX: Duration = Duration::from_secs(49 * 86_400);
+
+/// Bodies stand in memory, several times while they are enqueued.
+const BODY_BYTES_MAX: u64 = 512 << 20;
+
+/// Each slot reserves address space in the sandbox's pool.
+const SLOTS_MAX: u32 = 4_096;
+
+// === impl Config ===
+
+impl Config {
+    /// Reads the file that `flags` or the environment names, else `sandhog.toml` if it is there, and resolves.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with it, at once.
+    pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigErrors> {
+        let named = flags.config.clone().or_else(|| environment.get("SANDHOG_CONFIG").map(PathBuf::from));
+        let path = named.clone().unwrap_or_else(|| PathBuf::from(FILE_NAME));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Config::resolve(flags, environment, Some((&path, &text))),
+            Err(e) if named.is_none() && e.kind() == std::io::ErrorKind::NotFound => {
+                Config::resolve(flags, environment, None)
+            }
+            Err(e) => {
+                let message = format!("cannot read configuration `{}`: {e}", path.display());
+                Err(settings::Faults(vec![Fault { key: None, origin: None, message, hint: None }]))
+            }
+        }
+    }
+
+    /// Resolves what is given; `file` is a path and its text. Reads nothing else.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with it, at once.
+    pub fn resolve(
+        flags: &Flags,
+        environment: &Environment,
+        file: Option<(&Path, &str)>,
+    ) -> Result<Config, ConfigErrors> {
+        let mut settings = Settings::new(environment.variables.clone());
+        if let Some((path, text)) = file {
+            settings.add_file(&path.display().to_string(), text);
+        }
+        environment.add_to(&mut settings);
+        flags.add_to(&mut settings);
+        let mut config = Config::read(&mut settings, environment.cores);
+        config.check(&mut settings);
+        config.effective = settings.finish()?;
+        Ok(config)
+    }
+
+    fn read(settings: &mut Settings, cores: u32) -> Config {
+        let enabled = settings.truth("enabled", true);
+        let application_name = settings.text("application_name", "sandhog".to_owned());
+        // Beyond 256 attempts at a time the cores are long busy, and the pool's memory is not free.
+        let slots = settings.whole("slots", cores.saturating_mul(4).clamp(1, 256));
+        let drain_timeout = settings.duration("drain_timeout", Duration::from_secs(30));
+        let queue = QueueConfig::read(settings, &application_name);
+        let mut beside = queue.path.clone().into_os_string();
+        beside.push(".state");
+        let state_dir = settings.text("state_dir", PathBuf::from(beside).display().to_string());
+        let handlers_dir = settings.text("handlers.dir", "./handlers".to_owned());
+        let (limits, body_bytes_max) = read_limits(settings);
+        Config {
+            enabled,
+            application_name,
+            slots,
+            drain_timeout,
+            state_dir: state_dir.into(),
+            handlers: HandlersConfig { dir: handlers_dir.into() },
+            queue,
+            limits,
+            body_bytes_max,
+            ceilings: Ceilings::read(settings),
+            retry: read_retry(settings, Policy::default()),
+            log: LogConfig::read(settings),
+            effective: Vec::new(),
+        }
+    }
+
+    fn check(&self, settings: &mut Settings) {
+        let slots = self.slots;
+        settings.require("slots", (1..=SLOTS_MAX).contains(&slots), || format!("{slots} is not from 1 to {SLOTS_MAX}"));
+        let body = self.body_bytes_max as u64;
+        settings.require("limits.body", (1..=BODY_BYTES_MAX).contains(&body), || {
+            format!("{} is not from 1B to {}", quantity::format_size(body), quantity::format_size(BODY_BYTES_MAX))
+        });
+        let ceiling = self.ceilings.memory_bytes;
+        settings.require("ceilings.memory", ceiling <= MEMORY_BYTES_MAX, || {
+            let most = quantity::format_size(MEMORY_BYTES_MAX);
+            format!("{} is more than a guest can have, which is {most}", quantity::format_size(ceiling))
+        });
+        settings.require("ceilings.timeout", self.ceilings.timeout <= TIMEOUT_MAX, || {
+            let most = quantity::format_duration(TIMEOUT_MAX);
+            format!("{} is longer than {most}", quantity::format_duration(self.ceilings.timeout))
+        });
+        settings.require("ceilings.concurrency", self.ceilings.concurrency >= 1, || "0 lets no job run".to_owned());
+        check_limits(settings, LIMIT_KEYS, &self.limits, &self.ceilings);
+        check_retry(settings, &self.retry, &self.ceilings);
+        settings.require("application_name", topic_name(&self.application_name) != "_job_queue", || {
+            format!("`{}` has no letter or digit to name a topic after", self.application_name)
+        });
+        let topic = &self.queue.kafka.topic;
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        settings.require("queue.kafka.topic", topic.len() <= 249 && topic.chars().all(legal), || {
+            format!("`{topic}` is no topic name: up to 249 letters, digits, `.`, `_` and `-`")
+        });
+        let level = &self.log.level;
+        settings.require("log.level", tracing_subscriber::EnvFilter::try_new(level).is_ok(), || {
+            format!("`{level}` is no filter: write a level like `info`, or directives like `info,sandhog::queue=debug`")
+        });
+    }
+}
+
+fn read_limits(settings: &mut Settings) -> (Limits, usize) {
+    let default = Limits::default();
+    let body = settings.size("limits.body", 8 << 20);
+    let limits = Limits {
+        timeout: settings.duration("limits.timeout", default.timeout),
+        memory_bytes: settings.size("limits.memory", default.memory_bytes),
+        table_elements: settings.whole("limits.table_elements", default.table_elements as u32).into(),
+        handles: settings.whole("limits.handles", default.handles),
+        result_bytes: settings.size("limits.result", default.result_bytes),
+        // A handler must be able to pass a body through, whatever the limit on bodies.
+        host_call_bytes: settings.size("limits.host_call", default.host_call_bytes.max(body.saturating_mul(2))),
+        host_calls: settings.whole("limits.host_calls", default.host_calls as u32).into(),
+        log_bytes: settings.size("limits.log", default.log_bytes),
+        log_line_bytes: usize::try_from(settings.size("limits.log_line", default.log_line_bytes as u64))
+            .unwrap_or(usize::MAX),
+    };
+    (limits, usize::try_from(body).unwrap_or(usize::MAX))
+}
+
+/// Reads `[retry]`, of the configuration or of a manifest.
+pub(crate) fn read_retry(settings: &mut Settings, default: Policy) -> Policy {
+    let max_attempts = settings.whole("retry.max_attempts", default.max_attempts.unwrap_or(0));
+    Policy {
+        max_failures: settings.whole("retry.max_failures", default.max_failures),
+        max_attempts: (max_attempts > 0).then_some(max_attempts),
+        expire_after: settings.duration("retry.expire_after", default.expire_after),
+        backoff: Backoff {
+            first: settings.duration("retry.backoff.first", default.backoff.first),
+            factor: settings.number("retry.backoff.factor", default.backoff.factor),
+            max: settings.duration("retry.backoff.max", default.backoff.max),
+            jitter: settings.number("retry.backoff.jitter", default.backoff.jitter),
+        },
+    }
+}
+
+/// The keys of timeout and memory in the configuration; in a manifest they stand at the top.
+const LIMIT_KEYS: (&str, &str) = ("limits.timeout", "limits.memory");
+
+/// Checks timeout and memory, of the configuration or of a manifest, whose keys differ.
+pub(crate) fn check_limits(
+    settings: &mut Settings,
+    (timeout_key, memory_key): (&'static str, &'static str),
+    limits: &Limits,
+    ceilings: &Ceilings,
+) {
+    let (timeout, longest) = (limits.timeout, ceilings.timeout);
+    settings.require(timeout_key, timeout >= Duration::from_millis(1), || "is less than 1ms".to_owned());
+    settings.require(timeout_key, timeout <= longest, || {
+        let (timeout, longest) = (quantity::format_duration(timeout), quantity::format_duration(longest));
+        format!("{timeout} is over the ceiling of {longest} (`ceilings.timeout`)")
+    });
+    let (memory, most) = (limits.memory_bytes, ceilings.memory_bytes);
+    settings.require(memory_key, memory >= 64 << 10, || "is less than one page, which is 64KiB".to_owned());
+    settings.require(memory_key, memory <= most, || {
+        let (memory, most) = (quantity::format_size(memory), quantity::format_size(most));
+        format!("{memory} is over the ceiling of {most} (`ceilings.memory`)")
+    });
+}
+
+/// Checks `[retry]`, of the configuration or of a manifest.
+pub(crate) fn check_retry(settings: &mut Settings, policy: &Policy, ceilings: &Ceilings) {
+    let (failures, most) = (policy.max_failures, ceilings.max_failures);
+    settings.require("retry.max_failures", failures >= 1, || "0 is too few: 1 buries a job at its first".to_owned());
+    settings.require("retry.max_failures", failures <= most, || {
+        format!("{failures} is over the ceiling of {most} (`ceilings.max_failures`)")
+    });
+    let (expire, longest) = (policy.expire_after, ceilings.expire_after);
+    settings.require("retry.expire_after", expire <= longest, || {
+        let (expire, longest) = (quantity::format_duration(expire), quantity::format_duration(longest));
+        format!("{expire} is over the ceiling of {longest} (`ceilings.expire_after`)")
+    });
+    let Backoff { first, factor, max, jitter } = policy.backoff;
+    settings.require("retry.backoff.factor", factor >= 1.0, || format!("{factor} is less than 1"));
+    settings.require("retry.backoff.jitter", (0.0..=1.0).contains(&jitter), || format!("{jitter} is not from 0 to 1"));
+    settings.require("retry.backoff.max", max >= first, || {
+        let (first, max) = (quantity::format_duration(first), quantity::format_duration(max));
+        format!("{max} is less than `retry.backoff.first`, which is {first}")
+    });
+}
+
+// === impl QueueConfig ===
+
+impl QueueConfig {
+    fn read(settings: &mut Settings, application_name: &str) -> QueueConfig {
+        let url = settings.text("queue.url", "sqlite:sandhog.db".to_owned());
+        let path = sqlite_path(&url).unwrap_or_else(|message| {
+            settings.require("queue.url", false, || message);
+            PathBuf::new()
+        });
+        QueueConfig {
+            url,
+            path,
+            keep: read_keep(settings),
+            park_for: settings.duration("queue.park_for", Duration::from_secs(7 * 86_400)),
+            kafka: KafkaConfig {
+                consumer_group: settings.text("queue.kafka.consumer_group", "job_queue_consumer".to_owned()),
+                topic: settings.text("queue.kafka.topic", topic_name(application_name)),
+                auto_create: settings.truth("queue.kafka.auto_create", true),
+                partitions: settings.whole("queue.kafka.partitions", 0),
+                replication: settings.whole("queue.kafka.replication", 0),
+                topic_config: settings.map("queue.kafka.topic_config"),
+            },
+        }
+    }
+}
+
+fn sqlite_path(url: &str) -> Result<PathBuf, String> {
+    let (scheme, rest) = url.split_once(':').unwrap_or(("", url));
+    let path = rest.strip_prefix("//").unwrap_or(rest);
+    match scheme {
+        "sqlite" if path.is_empty() || path.ends_with('/') => Err(format!("`{url}` names no file")),
+        "sqlite" if path == ":memory:" => {
+            Err(format!("`{url}` is no file: jobs must outlive the process and be seen by others"))
+        }
+        "sqlite" => Ok(path.into()),
+        "kafka" => Err("names Kafka, and this version has the embedded queue only: write `sqlite:FILE`".to_owned()),
+        _ => Err(format!("`{url}` is no queue: write `sqlite:FILE`")),
+    }
+}
+
+/// Reads `queue.keep_completed`, which may be 0 instead of a table.
+fn read_keep(settings: &mut Settings) -> Keep {
+    let nothing = |raw: &settings::Raw| match raw {
+        settings::Raw::Integer(0) => Ok(true),
+        settings::Raw::Text(text) if text.trim() == "0" => Ok(true),
+        _ => Err("is neither 0 nor a table of `age` and `bytes`".to_owned()),
+    };
+    let (whole, part) = ("queue.keep_completed", "queue.keep_completed.age");
+    // Whoever speaks last of the two is heard: a variable with 0 overrides a file's table, and the other way round.
+    let overridden = settings.origin(whole).zip(settings.origin(part)).is_some_and(|(whole, part)| part > whole);
+    let age = settings.duration(part, Duration::from_secs(60 * 60));
+    let bytes = settings.size("queue.keep_completed.bytes", 256 << 20);
+    let table = || {
+        let (age, bytes) = (quantity::format_duration(age), quantity::format_size(bytes));
+        format!("{{ age = \"{age}\", bytes = \"{bytes}\" }}")
+    };
+    let none = settings.read(whole, false, nothing, |none| if *none { "0".to_owned() } else { table() });
+    Keep { age: if none && !overridden { Duration::ZERO } else { age }, bytes }
+}
+
+// === impl Ceilings ===
+
+impl Ceilings {
+    fn read(settings: &mut Settings) -> Ceilings {
+        Ceilings {
+            timeout: settings.duration("ceilings.timeout", Duration::from_secs(60 * 60)),
+            memory_bytes: settings.size("ceilings.memory", 512 << 20),
+            concurrency: settings.whole("ceilings.concurrency", 1_024),
+            max_failures: settings.whole("ceilings.max_failures", 1_000),
+            expire_after: settings.duration("ceilings.expire_after", Duration::from_secs(30 * 86_400)),
+        }
+    }
+}
+
+// === impl LogConfig ===
+
+impl LogConfig {
+    fn read(settings: &mut Settings) -> LogConfig {
+        let parse = |raw: &settings::Raw| match raw {
+            settings::Raw::Text(text) if text == "auto" => Ok(Format::Auto),
+            settings::Raw::Text(text) if text == "text" => Ok(Format::Text),
+            settings::Raw::Text(text) if text == "json" => Ok(Format::Json),
+            _ => Err("is none of `auto`, `text` and `json`".to_owned()),
+        };
+        let show = |format: &Format| match format {
+            Format::Auto => "auto".to_owned(),
+            Format::Text => "text".to_owned(),
+            Format::Json => "json".to_owned(),
+        };
+        LogConfig {
+            format: settings.read("log.format", Format::Auto, parse, show),
+            level: settings.text("log.level", "info".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

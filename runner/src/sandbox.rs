@@ -1,0 +1,206 @@
+//! The sandbox: a file becomes a [`Component`], and every attempt gets a fresh instance of it. All knowledge of wasmtime is
+//! behind this module.
+//!
+//! In reading order: `engine` (what is allowed at all), `file` (what a file is), `encode` (a core module becomes a
+//! component), `quiet` (so that an attempt changes no page tables), `compiled` (the cache), `load` (all of these in turn),
+//! `host` (what a guest may call), `limits`, `lines` (what it says), `instance` (one attempt), `trap` (how it went wrong).
+
+mod compiled;
+mod encode;
+mod engine;
+mod file;
+mod host;
+mod instance;
+mod limits;
+mod lines;
+mod load;
+pub mod quiet;
+#[cfg(test)]
+mod tests;
+mod trap;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+pub use self::load::{Facts, FileKind, Inspection, LoadError, Quiet};
+use crate::job::Job;
+use crate::limits::Limits;
+use crate::outcome::Outcome;
+
+/// What a sandbox is set up with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How many attempts may run at one time. Whoever calls [`Component::run`] keeps to it; beyond it (and a few more for
+    /// loading) attempts are interrupted.
+    pub slots: u32,
+    /// The most memory that any handler's limits may allow.
+    pub memory_ceiling_bytes: u64,
+    /// Where compiled code is kept: a directory of ours with mode 0700, made where there is none. None: no cache.
+    pub compiled_dir: Option<PathBuf>,
+    /// Whose clock ends an attempt that waits. Not the runtime that guests run on: they may occupy all of it.
+    pub timers: tokio::runtime::Handle,
+}
+
+/// Makes components of files. Cheap to clone.
+#[derive(Clone)]
+pub struct Sandbox {
+    shared: Arc<load::Loader>,
+}
+
+/// A file that was compiled, checked and started once. Cheap to clone.
+#[derive(Clone)]
+pub struct Component {
+    prepared: Arc<load::Prepared>,
+}
+
+/// How one attempt went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Wall-clock time, from before the instance was made to after it was thrown away.
+    pub duration: Duration,
+    /// The most that all linear memories were together. With a component that was made quiet, its spare pages count.
+    pub memory_peak_bytes: u64,
+    /// Where it trapped or was stopped, innermost function first, at most 20; empty for what did not trap.
+    pub frames: Vec<String>,
+    /// The last lines that a failed attempt wrote to stderr, or its last log line of level error: runtimes put their
+    /// exception there.
+    pub last_words: Option<String>,
+}
+
+/// Where a guest's line comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The contract's `log`.
+    Log,
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// How grave a guest's line is. Lines of stdout are `Info`, lines of stderr `Warn`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Every step.
+    Trace,
+    /// For whoever looks for a fault.
+    Debug,
+    /// What happens.
+    Info,
+    /// What should not happen.
+    Warn,
+    /// What went wrong.
+    Error,
+}
+
+/// Takes the lines that guests write.
+pub trait GuestLog: Send + Sync {
+    /// One line, without its end, within the limits, without control characters but tabs. Called while the attempt runs,
+    /// so it must not block.
+    fn line(&self, job: &Job, source: Source, level: Level, line: &str);
+}
+
+/// Why there is no sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SandboxError {
+    /// The engine does not want to work here.
+    #[error("cannot set up the sandbox: {0}")]
+    Engine(String),
+    /// The thread that interrupts guests could not be started.
+    #[error("cannot start the sandbox's clock thread: {0}")]
+    Ticker(String),
+}
+
+// === impl Sandbox ===
+
+impl Sandbox {
+    /// Sets up the engine, its pool (or, where there is no room for one, none, with a warning), what is linked, and the
+    /// thread that interrupts guests.
+    ///
+    /// # Errors
+    ///
+    /// When the engine does not work on this machine.
+    pub fn new(config: Config) -> Result<Sandbox, SandboxError> {
+        Ok(Sandbox { shared: Arc::new(load::Loader::new(config)?) })
+    }
+
+    /// Makes a component of a file's bytes: a component, or a core module that carries its component type. Compiles it or
+    /// takes it from the cache, checks what it needs, and instantiates it once under `limits`. Blocks, up to seconds.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong with the file, for people.
+    pub fn load(&self, file: &[u8], limits: &Limits) -> Result<Component, LoadError> {
+        let mut facts = Facts::default();
+        Ok(Component { prepared: Arc::new(self.shared.load(file, limits, &mut facts)?) })
+    }
+
+    /// The same for people who want to know: what could be found out, even where the file would not load, and why not.
+    pub fn inspect(&self, file: &[u8], limits: &Limits) -> Inspection {
+        let mut facts = Facts::default();
+        match self.shared.load(file, limits, &mut facts) {
+            Ok(prepared) => Inspection { facts: prepared.facts, error: None },
+            Err(error) => Inspection { facts, error: Some(error) },
+        }
+    }
+
+    /// Whether swap space was added since the sandbox was set up in a way that is not safe with swap. Then the runner must
+    /// drain and start again.
+    pub fn swap_appeared(&self) -> bool {
+        self.shared.swap_appeared()
+    }
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sandbox").finish_non_exhaustive()
+    }
+}
+
+// === impl Component ===
+
+impl Component {
+    /// What is known of it.
+    pub fn facts(&self) -> &Facts {
+        &self.prepared.facts
+    }
+
+    /// Runs one attempt in a fresh instance. Nothing that the guest does makes this fail or panic: it is all in the outcome.
+    ///
+    /// To be polled on a runtime of its own, since a guest gives its thread back only every few milliseconds. When `stop`
+    /// is cancelled the attempt ends as interrupted, within some milliseconds.
+    pub async fn run(
+        &self,
+        job: &Arc<Job>,
+        max_failures: u32,
+        limits: &Limits,
+        stop: &CancellationToken,
+        log: &Arc<dyn GuestLog>,
+    ) -> Attempt {
+        instance::run(&self.prepared, job, max_failures, limits, stop, log).await
+    }
+}
+
+impl std::fmt::Debug for Component {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Component").field("facts", &self.prepared.facts).finish_non_exhaustive()
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    /// How it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Log => "log",
+            Source::Stdout => "stdout",
+            Source::Stderr => "stderr",
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Keeps compiled code, so that a file is compiled once and not at every start.
+//!
+//! Compiled code is trusted: loading it runs it outside any sandbox. So it lies in a directory that only we can write,
+//! never in the one that handlers are dropped into, and is checked against its digest before it is loaded.
+
+use std::fs::{self, DirBuilder, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::load::Quiet;
+use super::quiet;
+use crate::generation::hex;
+
+/// What all compiled code together may take up; beyond it, what was not used for longest goes.
+const CACHE_BYTES_MAX: u64 = 1 << 30;
+
+/// A directory of compiled code.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    dir: PathBuf,
+    /// What else the code depends on: the engine's settings and ours.
+    suffix: String,
+}
+
+/// What is noted beside compiled code.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Note {
+    /// The digest of the compiled code.
+    sha256: String,
+    pub(super) quiet: Quiet,
+    /// How long compiling took.
+    pub(super) compile_time: Duration,
+}
+
+// === impl Compiled ===
+
+impl Compiled {
+    /// Uses a directory if it is safe to, and says so in the log if not.
+    pub(super) fn open(dir: &Path, engine: &Engine, spare_pages: u32) -> Option<Compiled> {
+        if let Err(error) = ours(dir) {
+            tracing::warn!(
+                path = %dir.display(),
+                error = %error,
+                "compiled code is not kept, every start compiles again"
+            );
+            return None;
+        }
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        spare_pages.hash(&mut hasher);
+        let suffix = format!("{}-{:016x}", quiet::VERSION, hasher.finish());
+        Some(Compiled { dir: dir.to_owned(), suffix })
+    }
+
+    /// What was made of a file with this digest, if it is there and whole.
+    pub(super) fn load(&self, engine: &Engine, file: &str) -> Option<(Component, Note, usize)> {
+        let (code_path, note_path) = self.paths(file);
+        let note = fs::read(&note_path).ok()?;
+        let code = fs::read(&code_path).ok()?;
+        let loaded = serde_json::from_slice::<Note>(&note).map_err(|e| e.to_string()).and_then(|note| {
+            if note.sha256 != hex(&Sha256::digest(&code)) {
+                return Err("it is not what was written".to_owned());
+            }
+            Ok((trust(engine, &code).map_err(|e| format!("{e:#}"))?, note, code.len()))
+        });
+        match loaded {
+            Ok(loaded) => {
+                // Marks it as used. Should that fail, it only goes sooner.
+                drop(File::open(&code_path).and_then(|file| file.set_modified(SystemTime::now())));
+                Some(loaded)
+            }
+            Err(error) => {
+                tracing::warn!(path = %code_path.display(), error, "compiled code is damaged, compiling again");
+                None
+            }
+        }
+    }
+
+    /// Keeps what was made of a file. A failure costs nothing but compiling again.
+    pub(super) fn store(&self, file: &str, component: &Component, quiet: &Quiet, compile_time: Duration) {
+        let stored = component.serialize().map_err(|e| format!("{e:#}")).and_then(|code| {
+            let note = Note { sha256: hex(&Sha256::digest(&code)), quiet: quiet.clone(), compile_time };
+            let note = serde_json::to_vec(&note).expect("a note has no map with keys that are not text");
+            let (code_path, note_path) = self.paths(file);
+            // The note last: code without a note is never loaded, and a note with older code does not fit it.
+            write(&code_path, &code).and_then(|()| write(&note_path, &note)).map_err(|e| e.to_string())
+        });
+        let stored = stored.and_then(|()| self.shrink(CACHE_BYTES_MAX).map_err(|e| e.to_string()));
+        if let Err(error) = stored {
+            tracing::warn!(path = %self.dir.display(), error, "cannot keep compiled code");
+        }
+    }
+
+    /// Removes what was not used for longest until the rest fits.
+    pub(super) fn shrink(&self, bytes_max: u64) -> io::Result<()> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_file() {
+                files.push((metadata.modified()?, metadata.len(), entry.path()));
+            }
+        }
+        let mut bytes: u64 = files.iter().map(|(_, size, _)| size).sum();
+        files.sort();
+        for (_, size, path) in files {
+            if bytes <= bytes_max {
+                break;
+            }
+            fs::remove_file(path)?;
+            bytes -= size;
+        }
+        Ok(())
+    }
+
+    fn paths(&self, file: &str) -> (PathBuf, PathBuf) {
+        let name = format!("{file}-{}", self.suffix);
+        (self.dir.join(format!("{name}.cwasm")), self.dir.join(format!("{name}.json")))
+    }
+}
+
+/// Makes the directory if it is not there, and refuses one that others could write to.
+fn ours(dir: &Path) -> Result<(), String> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| e.to_string())?;
+    let metadata = fs::symlink_metadata(dir).map_err(|e| e.to_string())?;
+    if !metadata.is_dir() {
+        return Err("it is no directory".to_owned());
+    }
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err("it belongs to another user".to_owned());
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err(format!("its mode is {:o}, where only 700 is safe", metadata.mode() & 0o777));
+    }
+    Ok(())
+}
+
+/// Under another name first, so that nobody ever sees half of it.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    drop(file);
+    fs::rename(&temporary, path)
+}
+
+#[expect(unsafe_code, reason = "there is no other way to load compiled code; see SAFETY")]
+fn trust(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the bytes must be what `Component::serialize` gave. `store` wrote them so, into a directory that nobody but
+    // our own user can write (`ours`), and `load` has just compared them with the digest that was taken of them then.
+    // Code of another version of the engine, or for other settings, is refused by the engine.
+    unsafe { Component::deserialize(engine, code) }
+}

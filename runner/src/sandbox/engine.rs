@@ -1,0 +1,128 @@
+//! The engine: what is allowed at all, the pool that instances come from, and the clock that interrupts them.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use wasmtime::{Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::{Config, SandboxError};
+
+/// How often a running guest is looked at. A guest that runs for longer gives its thread back each time.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Instances beyond the slots, for components that are being loaded.
+const SPARE_SLOTS: u32 = 4;
+
+/// The most memories that one component may have. CPython has three.
+pub(super) const MEMORIES_MAX: u32 = 4;
+/// The most tables that one component may have. CPython has three.
+pub(super) const TABLES_MAX: u32 = 8;
+/// The most core instances in one component: a language runtime that is linked from libraries has dozens.
+const CORE_INSTANCES_MAX: u32 = 64;
+/// The most elements of one table.
+pub(super) const TABLE_ELEMENTS_MAX: u64 = 100_000;
+/// The description of a large language runtime's instance is over a megabyte, which is the engine's own limit.
+const INSTANCE_BYTES_MAX: usize = 16 << 20;
+
+/// What is cleared by hand after an attempt and stays in memory, instead of being given back to the system: that would
+/// change page tables, which does not scale over threads.
+const MEMORY_RESIDENT_BYTES: usize = 2 << 20;
+const TABLE_RESIDENT_BYTES: usize = 64 << 10;
+const STACK_RESIDENT_BYTES: usize = 16 << 10;
+
+const WASM_STACK_BYTES: usize = 512 << 10;
+const FRAMES_MAX: NonZeroUsize = NonZeroUsize::new(20).expect("20 is not zero");
+
+/// An engine, and how it was set up.
+pub(super) struct Built {
+    pub(super) engine: Engine,
+    /// Whether the kernel is asked which pages a guest wrote. It does not tell of pages that were swapped out, so this is
+    /// safe only without swap.
+    pub(super) scans_pages: bool,
+}
+
+/// Sets the engine up. `spare_bytes` is what `quiet` adds to a memory beyond its limit.
+pub(super) fn build(config: &Config, spare_bytes: u64) -> Result<Built, SandboxError> {
+    let scans_pages = PoolingAllocationConfig::is_pagemap_scan_available() && !swap_is_listed();
+    let mut pooled = settings();
+    pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config, spare_bytes, scans_pages)));
+    // Setting the engine up reserves the pool's address space: this is the probe.
+    match Engine::new(&pooled) {
+        Ok(engine) => return Ok(Built { engine, scans_pages }),
+        Err(error) => tracing::warn!(
+            error = format!("{error:#}"),
+            slots = config.slots,
+            "no room for a pool of sandboxes, each is made on demand, which is slower"
+        ),
+    }
+    let mut on_demand = settings();
+    on_demand.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    let engine = Engine::new(&on_demand).map_err(|e| SandboxError::Engine(format!("{e:#}")))?;
+    Ok(Built { engine, scans_pages: false })
+}
+
+/// Starts the thread that makes running guests look at the clock. It ends when the engine is gone.
+pub(super) fn start_ticker(engine: &Engine) -> Result<(), SandboxError> {
+    let engine = engine.weak();
+    let thread = std::thread::Builder::new().name("sandbox-clock".to_owned()).spawn(move || tick(&engine));
+    // The thread is not joined: it ends by itself.
+    thread.map(drop).map_err(|e| SandboxError::Ticker(e.to_string()))
+}
+
+/// Whether this system may swap a page out. What cannot be found out is a yes.
+pub(super) fn swap_is_listed() -> bool {
+    std::fs::read_to_string("/proc/swaps").map_or(true, |swaps| swaps.lines().count() > 1)
+}
+
+fn tick(engine: &EngineWeak) {
+    while let Some(engine) = engine.upgrade() {
+        engine.increment_epoch();
+        drop(engine);
+        // Nobody unparks this thread; should it wake early, a tick is short.
+        std::thread::park_timeout(TICK);
+    }
+}
+
+fn settings() -> wasmtime::Config {
+    let mut config = wasmtime::Config::new();
+    config
+        // No guest is called concurrently; the machinery for it costs microseconds a call, and most advisories are in it.
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .max_wasm_stack(WASM_STACK_BYTES)
+        .wasm_memory64(false)
+        .relaxed_simd_deterministic(true)
+        .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Enable)
+        .wasm_backtrace_max_frames(Some(FRAMES_MAX))
+        .native_unwind_info(false)
+        .parallel_compilation(true);
+    config
+}
+
+fn pool(config: &Config, spare_bytes: u64, scans_pages: bool) -> PoolingAllocationConfig {
+    let slots = config.slots.saturating_add(SPARE_SLOTS);
+    let memory_bytes = config.memory_ceiling_bytes.saturating_add(spare_bytes).min(4 << 30);
+    let memories = slots.saturating_mul(MEMORIES_MAX);
+    let mut pool = PoolingAllocationConfig::default();
+    pool.total_component_instances(slots)
+        .total_core_instances(slots.saturating_mul(CORE_INSTANCES_MAX))
+        .total_memories(memories)
+        .total_tables(slots.saturating_mul(TABLES_MAX))
+        .total_stacks(slots)
+        .max_memories_per_component(MEMORIES_MAX)
+        .max_memories_per_module(MEMORIES_MAX)
+        .max_tables_per_component(TABLES_MAX)
+        .max_tables_per_module(TABLES_MAX)
+        .max_core_instances_per_component(CORE_INSTANCES_MAX)
+        .max_core_instance_size(INSTANCE_BYTES_MAX)
+        .max_component_instance_size(INSTANCE_BYTES_MAX)
+        .max_memory_size(usize::try_from(memory_bytes).unwrap_or(usize::MAX))
+        .table_elements(usize::try_from(TABLE_ELEMENTS_MAX).expect("fits on every platform"))
+        .linear_memory_keep_resident(MEMORY_RESIDENT_BYTES)
+        .table_keep_resident(TABLE_RESIDENT_BYTES)
+        .async_stack_keep_resident(STACK_RESIDENT_BYTES)
+        .max_unused_warm_slots(memories)
+        .decommit_batch_size(32)
+        .pagemap_scan(if scans_pages { Enabled::Yes } else { Enabled::No });
+    pool
+}

@@ -1,0 +1,213 @@
+//! What a guest may call: the contract's `log` and `queue`, and a WASI in which there is nothing.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::bytes::Bytes;
+use wasmtime::component::{HasSelf, Linker, ResourceTable};
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::limits::Meter;
+use super::lines::Lines;
+use super::{GuestLog, Level, Source};
+use crate::job::Job;
+use crate::limits::Limits;
+
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "job-handler-full",
+        imports: { default: trappable },
+        exports: { default: async },
+        ownership: Borrowing { duplicate_if_necessary: false },
+    });
+}
+
+pub(super) use self::bindings::exports::sandhog::jobs::handler;
+use self::bindings::sandhog::jobs::{log, queue, types};
+
+/// How much of stdout or stderr a guest may write at once.
+const STREAM_BYTES: usize = 64 << 10;
+
+/// The host's side of one attempt.
+pub(super) struct Host {
+    pub(super) meter: Meter,
+    job: Arc<Job>,
+    log: Arc<dyn GuestLog>,
+    limits: Limits,
+    calls: u64,
+    /// Made with the first line, as most attempts write none.
+    lines: Option<Arc<Mutex<Lines>>>,
+    /// Made with the first use, as most guests use none.
+    wasi: Option<Box<Wasi>>,
+}
+
+/// A limit of ours, by its name, that a guest ran into in a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("over the limit `{0}`")]
+pub(super) struct Exceeded(pub(super) &'static str);
+
+struct Wasi {
+    ctx: WasiCtx,
+    table: ResourceTable,
+}
+
+/// A guest's stdout or stderr.
+#[derive(Clone)]
+struct Stream {
+    source: Source,
+    lines: Arc<Mutex<Lines>>,
+}
+
+/// Everything that any guest may import.
+pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    bindings::JobHandlerFull::add_to_linker::<Host, HasSelf<Host>>(linker, |host| host)
+}
+
+/// Whether an import is among what is linked, by its name.
+pub(super) fn is_linked(import: &str) -> bool {
+    let Some((interface, version)) = import.split_once('@') else { return false };
+    match interface.split_once('/') {
+        Some(("sandhog:jobs", name)) => matches!(name, "types" | "log" | "queue") && version.starts_with("1."),
+        Some(("wasi:cli" | "wasi:io" | "wasi:clocks" | "wasi:filesystem" | "wasi:random" | "wasi:sockets", _)) => {
+            version.starts_with("0.2.")
+        }
+        _ => false,
+    }
+}
+
+// === impl Host ===
+
+impl Host {
+    pub(super) fn new(job: Arc<Job>, log: Arc<dyn GuestLog>, limits: &Limits, spare_bytes: u64) -> Host {
+        let meter = Meter::new(limits, spare_bytes);
+        Host { meter, job, log, limits: limits.clone(), calls: 0, lines: None, wasi: None }
+    }
+
+    /// Ends what the guest said, and answers its last words, if it said any.
+    pub(super) fn finish(&mut self) -> Option<String> {
+        let mut lines = lock(self.lines.as_ref()?);
+        lines.finish();
+        lines.last_words()
+    }
+
+    /// Says something of ours among the guest's lines.
+    pub(super) fn remark(&mut self, remark: &str) {
+        lock(self.lines()).remark(Source::Log, remark);
+    }
+
+    fn lines(&mut self) -> &Arc<Mutex<Lines>> {
+        self.lines.get_or_insert_with(|| {
+            Arc::new(Mutex::new(Lines::new(Arc::clone(&self.job), Arc::clone(&self.log), &self.limits)))
+        })
+    }
+
+    fn count_call(&mut self) -> wasmtime::Result<()> {
+        self.calls += 1;
+        if self.calls > self.limits.host_calls { Err(Exceeded("host-calls").into()) } else { Ok(()) }
+    }
+}
+
+impl types::Host for Host {}
+
+impl log::Host for Host {
+    fn log(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
+        self.count_call()?;
+        lock(self.lines()).message(level.into(), &message);
+        Ok(())
+    }
+}
+
+impl queue::Host for Host {
+    fn enqueue(&mut self, _job: String, _: Vec<(String, String)>) -> wasmtime::Result<Result<String, String>> {
+        self.count_call()?;
+        Ok(Err("enqueueing is not granted to this handler".to_owned()))
+    }
+}
+
+impl WasiView for Host {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        if self.wasi.is_none() {
+            let lines = Arc::clone(self.lines());
+            self.wasi = Some(Box::new(Wasi::new(lines, &self.limits)));
+        }
+        let Wasi { ctx, table } = self.wasi.as_deref_mut().expect("it was made above");
+        WasiCtxView { ctx, table }
+    }
+}
+
+// === impl Wasi ===
+
+impl Wasi {
+    /// No files, no environment, no network, nothing to read: only the time, random numbers, stdout and stderr.
+    fn new(lines: Arc<Mutex<Lines>>, limits: &Limits) -> Wasi {
+        let ctx = WasiCtx::builder()
+            .stdout(Stream { source: Source::Stdout, lines: Arc::clone(&lines) })
+            .stderr(Stream { source: Source::Stderr, lines })
+            .max_random_size(limits.host_call_bytes)
+            .build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(limits.handles as usize);
+        Wasi { ctx, table }
+    }
+}
+
+// === impl Stream ===
+
+impl IsTerminal for Stream {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Stream {
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        // WASI 0.3 only, which is not linked.
+        Box::new(tokio::io::empty())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+impl OutputStream for Stream {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        lock(&self.lines).write(self.source, &bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(STREAM_BYTES)
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for Stream {
+    async fn ready(&mut self) {}
+}
+
+// === impl Level ===
+
+impl From<log::Level> for Level {
+    fn from(level: log::Level) -> Level {
+        match level {
+            log::Level::Trace => Level::Trace,
+            log::Level::Debug => Level::Debug,
+            log::Level::Info => Level::Info,
+            log::Level::Warn => Level::Warn,
+            log::Level::Error => Level::Error,
+        }
+    }
+}
+
+/// Lines are whole after every call, so a panic in between (of whoever takes them) does no harm.
+fn lock(lines: &Arc<Mutex<Lines>>) -> MutexGuard<'_, Lines> {
+    lines.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,436 @@
+//! From a file's bytes to a component that attempts can be made of, with everything that can be wrong found out here and
+//! not when a job runs.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::{Component, InstancePre, Linker};
+
+use super::compiled::Compiled;
+use super::engine::{self, MEMORIES_MAX, TABLES_MAX};
+use super::file::{self, Names};
+use super::host::{self, Host, handler};
+use super::quiet::{self, Rewritten};
+use super::{Config, SandboxError, encode, instance, trap};
+use crate::generation::hex;
+use crate::limits::Limits;
+use crate::outcome::Failure;
+
+/// How far a memory is grown before a guest asks for it.
+const SPARE_PAGES: u32 = 16;
+const PAGE_BYTES: u64 = 64 << 10;
+
+const CONTRACT: &str = "sandhog:jobs";
+const VERSION: &str = "1.0.0";
+const HANDLER: &str = "sandhog:jobs/handler@1.0.0";
+
+/// What is known of a file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Facts {
+    /// What the file is; none if it is no WebAssembly.
+    pub kind: Option<FileKind>,
+    /// Its size in bytes.
+    pub file_bytes: usize,
+    /// The language it was written in, by its own account.
+    pub language: Option<String>,
+    /// What the component imports, by name.
+    pub imports: Vec<String>,
+    /// What the component exports, by name.
+    pub exports: Vec<String>,
+    /// Whether an attempt can do without changes to page tables; none before that was tried.
+    pub quiet: Option<Quiet>,
+    /// The size of the compiled code in bytes.
+    pub code_bytes: usize,
+    /// How long compiling took, now or when the compiled code was kept.
+    pub compile_time: Duration,
+    /// Whether the compiled code was there already.
+    pub from_cache: bool,
+    /// How many memories it has, where that is known without starting it.
+    pub memories: Option<u32>,
+    /// The size of its largest memory at the start, in bytes.
+    pub memory_initial_bytes: Option<u64>,
+    /// How many tables it has.
+    pub tables: Option<u32>,
+    /// The size of its largest table at the start, in elements.
+    pub table_initial_elements: Option<u64>,
+}
+
+/// What a file of WebAssembly is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileKind {
+    /// A component.
+    Component,
+    /// A core module, of which a component is made if it carries its type.
+    CoreModule,
+}
+
+/// Whether an attempt changes page tables, which costs most of the time of a short job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum Quiet {
+    /// It was rewritten so that it does not.
+    Made {
+        /// How many core modules in it were rewritten.
+        modules: usize,
+    },
+    /// It is as it was found.
+    Unchanged {
+        /// Why: there was nothing to do, or it cannot be done.
+        reason: String,
+    },
+}
+
+/// What could be found out about a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inspection {
+    /// What is known of it.
+    pub facts: Facts,
+    /// Why it does not load; none if it does.
+    pub error: Option<LoadError>,
+}
+
+/// Why a file is no handler.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// Nothing in it.
+    #[error("the file is empty")]
+    Empty,
+    /// More than is looked at.
+    #[error("the file has {size} bytes, which is over the limit of {limit}")]
+    TooLarge {
+        /// Its size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// Something else.
+    #[error("not a component, but {what}")]
+    NotWasm {
+        /// What it looks like.
+        what: &'static str,
+    },
+    /// Compiled code, which only the runner's own cache may hold.
+    #[error("compiled code, which is never loaded from a file that others can write")]
+    Precompiled,
+    /// The end is missing.
+    #[error("the file is cut short: {reason}")]
+    Cut {
+        /// Where it ends.
+        reason: String,
+    },
+    /// WebAssembly that breaks the rules, or uses a proposal that is not allowed here.
+    #[error("not valid: {reason}")]
+    Invalid {
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// A core module of which no component can be made.
+    #[error("a core module{} that does not carry a component type", made_with(.language.as_deref()))]
+    NoType {
+        /// The language it was written in, by its own account.
+        language: Option<String>,
+    },
+    /// A core module with a type that it does not fit.
+    #[error("cannot make a component of the core module: {reason}")]
+    Encode {
+        /// What does not fit.
+        reason: String,
+    },
+    /// Made for another version of the contract.
+    #[error("made for `{found}`, where this runner speaks `{CONTRACT}@{VERSION}`")]
+    WorldVersion {
+        /// What it names.
+        found: String,
+    },
+    /// It wants what is not there.
+    #[error("imports {}, which this runner does not offer", quoted(.names))]
+    Imports {
+        /// The imports.
+        names: Vec<String>,
+    },
+    /// An import by a known name, but not of the known type.
+    #[error("an import is not what it is in the contract: {reason}")]
+    ImportTypes {
+        /// Which, and how.
+        reason: String,
+    },
+    /// Not of any of the worlds.
+    #[error("missing export `{HANDLER}`; it exports {}", quoted(.found))]
+    NoHandler {
+        /// What it exports.
+        found: Vec<String>,
+    },
+    /// A handler, but not of the contract's type.
+    #[error("the export `{HANDLER}` is not what it is in the contract: {reason}")]
+    HandlerTypes {
+        /// How it differs.
+        reason: String,
+    },
+    /// An optional part of the contract.
+    #[error("exports `{export}`, which this version of the runner does not call yet")]
+    NotYet {
+        /// The export.
+        export: String,
+    },
+    /// It needs more than it may have, before it even runs.
+    #[error("needs {wanted} {what}, where the limit is {limit}")]
+    TooBig {
+        /// Of what.
+        what: &'static str,
+        /// How much it needs.
+        wanted: u64,
+        /// How much there is.
+        limit: u64,
+    },
+    /// An instance could not be made, under the limits that attempts have.
+    #[error("cannot be instantiated: {}: {}", .failure.kind, .failure.message)]
+    Start {
+        /// How it went wrong.
+        failure: Failure,
+    },
+}
+
+/// Makes components.
+pub(super) struct Loader {
+    engine: Engine,
+    linker: Linker<Host>,
+    compiled: Option<Compiled>,
+    timers: tokio::runtime::Handle,
+    scans_pages: bool,
+}
+
+/// A component, ready for attempts.
+pub(super) struct Prepared {
+    pub(super) pre: InstancePre<Host>,
+    pub(super) handler: handler::GuestIndices,
+    pub(super) timers: tokio::runtime::Handle,
+    /// Whether it may wait on a timer in a call to the host.
+    pub(super) waits: bool,
+    /// What was added to its memories, which does not count against its limit.
+    pub(super) spare_bytes: u64,
+    pub(super) facts: Facts,
+}
+
+// === impl Loader ===
+
+impl Loader {
+    pub(super) fn new(config: Config) -> Result<Loader, SandboxError> {
+        let built = engine::build(&config, u64::from(SPARE_PAGES) * PAGE_BYTES)?;
+        let mut linker = Linker::new(&built.engine);
+        host::link(&mut linker).map_err(|e| SandboxError::Engine(format!("{e:#}")))?;
+        engine::start_ticker(&built.engine)?;
+        let compiled = config.compiled_dir.and_then(|dir| Compiled::open(&dir, &built.engine, SPARE_PAGES));
+        let (engine, scans_pages) = (built.engine, built.scans_pages);
+        Ok(Loader { engine, linker, compiled, timers: config.timers, scans_pages })
+    }
+
+    pub(super) fn swap_appeared(&self) -> bool {
+        self.scans_pages && engine::swap_is_listed()
+    }
+
+    /// Everything from a file's bytes to a component that started once. `facts` has what was found out, even where it fails.
+    pub(super) fn load(&self, bytes: &[u8], limits: &Limits, facts: &mut Facts) -> Result<Prepared, LoadError> {
+        // Parsers and compilers meet bytes here that nobody has seen before: should one of them give up, only the file is
+        // lost.
+        catch_unwind(AssertUnwindSafe(|| self.prepare(bytes, limits, facts)))
+            .unwrap_or_else(|_| Err(LoadError::Invalid { reason: "the compiler broke down over it".to_owned() }))
+    }
+
+    #[cfg(test)]
+    pub(super) fn precompiled(&self, component: &[u8]) -> Vec<u8> {
+        self.engine.precompile_component(component).expect("the test's component is good")
+    }
+
+    fn prepare(&self, bytes: &[u8], limits: &Limits, facts: &mut Facts) -> Result<Prepared, LoadError> {
+        facts.file_bytes = bytes.len();
+        let kind = file::kind(bytes)?;
+        facts.kind = Some(kind);
+        file::validate(bytes)?;
+        let mut names = file::names(bytes)?;
+        facts.language = names.language.clone();
+        let encoded = match kind {
+            FileKind::Component => None,
+            FileKind::CoreModule => Some(encode::component(bytes, &names)?),
+        };
+        if let Some(encoded) = &encoded {
+            names = file::names(encoded)?;
+        }
+        facts.imports.clone_from(&names.imports);
+        facts.exports.clone_from(&names.exports);
+        check_names(&names)?;
+
+        let component = self.compile(bytes, encoded.as_deref().unwrap_or(bytes), facts)?;
+        let spare_bytes = match &facts.quiet {
+            Some(Quiet::Made { modules }) => u64::from(SPARE_PAGES) * PAGE_BYTES * *modules as u64,
+            Some(Quiet::Unchanged { .. }) | None => 0,
+        };
+        check_resources(&component, limits, spare_bytes, facts)?;
+        let pre = self
+            .linker
+            .instantiate_pre(&component)
+            .map_err(|error| LoadError::ImportTypes { reason: format!("{error:#}") })?;
+        let handler = handler::GuestIndices::new(&pre)
+            .map_err(|error| LoadError::HandlerTypes { reason: format!("{error:#}") })?;
+        // Else the first attempt would do it.
+        component.initialize_copy_on_write_image().map_err(|e| LoadError::Start { failure: trap::host_fault(&e) })?;
+        let waits = names.imports.iter().any(|import| import.starts_with("wasi:"));
+        let timers = self.timers.clone();
+        let prepared = Prepared { pre, handler, timers, waits, spare_bytes, facts: facts.clone() };
+        instance::start_once(&prepared, limits)?;
+        Ok(prepared)
+    }
+
+    /// Compiles, or takes what is in the cache. `file` is as it was found, `component` as it was encoded.
+    fn compile(&self, file: &[u8], component: &[u8], facts: &mut Facts) -> Result<Component, LoadError> {
+        let digest = hex(&Sha256::digest(file));
+        if let Some((compiled, note, code_bytes)) =
+            self.compiled.as_ref().and_then(|dir| dir.load(&self.engine, &digest))
+        {
+            facts.from_cache = true;
+            facts.quiet = Some(note.quiet);
+            facts.compile_time = note.compile_time;
+            facts.code_bytes = code_bytes;
+            return Ok(compiled);
+        }
+        let started = Instant::now();
+        let (compiled, quiet) = self.compile_quiet(component)?;
+        facts.compile_time = started.elapsed();
+        facts.code_bytes = {
+            let image = compiled.image_range();
+            image.end as usize - image.start as usize
+        };
+        if let Some(dir) = &self.compiled {
+            dir.store(&digest, &compiled, &quiet, facts.compile_time);
+        }
+        facts.quiet = Some(quiet);
+        Ok(compiled)
+    }
+
+    /// Compiles the component as it was rewritten, or, should that not work, as it was.
+    fn compile_quiet(&self, component: &[u8]) -> Result<(Component, Quiet), LoadError> {
+        let rewritten = catch_unwind(|| quiet::rewrite(component, SPARE_PAGES))
+            .unwrap_or_else(|_| Rewritten::Unchanged { reason: "rewriting it broke down".to_owned() });
+        let quiet = match rewritten {
+            Rewritten::Unchanged { reason } => Quiet::Unchanged { reason },
+            Rewritten::Rewritten { bytes, modules } => match Component::from_binary(&self.engine, &bytes) {
+                Ok(compiled) => return Ok((compiled, Quiet::Made { modules })),
+                Err(error) => Quiet::Unchanged { reason: format!("rewriting it went wrong: {error:#}") },
+            },
+        };
+        let compiled = Component::from_binary(&self.engine, component)
+            .map_err(|error| LoadError::Invalid { reason: format!("{error:#}") })?;
+        Ok((compiled, quiet))
+    }
+}
+
+// === impl LoadError ===
+
+impl LoadError {
+    /// What to do about it, where that can be said.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            LoadError::Precompiled => "use the `.wasm` file that it was made from".to_owned(),
+            LoadError::Cut { .. } => "copy the file again, under another name first, then rename it".to_owned(),
+            LoadError::NoType { language } => component_hint(language.as_deref()),
+            LoadError::WorldVersion { .. } => format!("build it against version {VERSION} of the contract"),
+            LoadError::Imports { .. } => {
+                "a handler may import `sandhog:jobs/{log,queue}` and `wasi:{cli,io,clocks,filesystem,random,sockets}@0.2`; \
+                 build it without the rest"
+                    .to_owned()
+            }
+            LoadError::ImportTypes { .. } | LoadError::HandlerTypes { .. } => {
+                format!("build it against the unchanged contract, `{CONTRACT}@{VERSION}`")
+            }
+            LoadError::NoHandler { .. } => "build it for the world `job-handler`".to_owned(),
+            LoadError::NotYet { .. } => "build it for the world `job-handler`, without this export".to_owned(),
+            LoadError::TooBig { what: "bytes of memory", .. } => "raise `memory` in its manifest".to_owned(),
+            LoadError::Empty
+            | LoadError::TooLarge { .. }
+            | LoadError::NotWasm { .. }
+            | LoadError::Invalid { .. }
+            | LoadError::Encode { .. }
+            | LoadError::TooBig { .. }
+            | LoadError::Start { .. } => return None,
+        })
+    }
+}
+
+fn check_names(names: &Names) -> Result<(), LoadError> {
+    let ours = |name: &&String| name.split('/').next() == Some(CONTRACT);
+    let all = || names.imports.iter().chain(&names.exports);
+    let other = |name: &&String| name.split_once('@').is_some_and(|(_, version)| !version.starts_with("1."));
+    if let Some(found) = all().filter(ours).find(other) {
+        let version = found.split_once('@').map_or("", |(_, version)| version);
+        return Err(LoadError::WorldVersion { found: format!("{CONTRACT}@{version}") });
+    }
+    let missing: Vec<String> = names.imports.iter().filter(|name| !host::is_linked(name)).cloned().collect();
+    if !missing.is_empty() {
+        return Err(LoadError::Imports { names: missing });
+    }
+    let exports = |interface: &str| {
+        names.exports.iter().find(|name| {
+            name.strip_prefix(CONTRACT)
+                .and_then(|name| name.strip_prefix('/')?.strip_prefix(interface)?.strip_prefix('@'))
+                .is_some()
+        })
+    };
+    if exports("handler").is_none() {
+        return Err(LoadError::NoHandler { found: names.exports.clone() });
+    }
+    match exports("context").or_else(|| exports("failure-hook")) {
+        Some(export) => Err(LoadError::NotYet { export: export.clone() }),
+        None => Ok(()),
+    }
+}
+
+fn check_resources(
+    component: &Component,
+    limits: &Limits,
+    spare_bytes: u64,
+    facts: &mut Facts,
+) -> Result<(), LoadError> {
+    let Some(needs) = component.resources_required() else { return Ok(()) };
+    let memory_bytes = needs.max_initial_memory_size.map(|pages| pages.saturating_mul(PAGE_BYTES));
+    facts.memories = Some(needs.num_memories);
+    facts.memory_initial_bytes = memory_bytes;
+    facts.tables = Some(needs.num_tables);
+    facts.table_initial_elements = needs.max_initial_table_size;
+    let memory_bytes = memory_bytes.unwrap_or(0).saturating_sub(spare_bytes);
+    for (what, wanted, limit) in [
+        ("memories", u64::from(needs.num_memories), u64::from(MEMORIES_MAX)),
+        ("tables", u64::from(needs.num_tables), u64::from(TABLES_MAX)),
+        ("bytes of memory", memory_bytes, limits.memory_bytes),
+        ("table elements", needs.max_initial_table_size.unwrap_or(0), limits.table_elements),
+    ] {
+        if wanted > limit {
+            return Err(LoadError::TooBig { what, wanted, limit });
+        }
+    }
+    Ok(())
+}
+
+fn component_hint(language: Option<&str>) -> String {
+    match language {
+        Some("Rust") => "build it with `cargo build --release --target wasm32-wasip2`".to_owned(),
+        Some(language) if language.starts_with('C') => {
+            "link it with the object file of the world's type that `wit-bindgen c` makes".to_owned()
+        }
+        _ => format!("embed the world first: `wasm-tools component embed --world job-handler wit {}`", "FILE"),
+    }
+}
+
+fn made_with(language: Option<&str>) -> String {
+    language.map(|language| format!(" (written in {language})")).unwrap_or_default()
+}
+
+fn quoted(names: &[String]) -> String {
+    if names.is_empty() {
+        return "nothing".to_owned();
+    }
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,265 @@
+;; A handler that does what the first word of its body says. (A body is text here, which needs a header to be a job.)
+;;
+;; complete              completes, without a result
+;; result TEXT           completes with the text as its result
+;; id                    completes with its job's id
+;; fill N                completes with N bytes of the digit 1
+;; retry                 asks for a retry in 1,500 ms with the body `again`, because `not yet`
+;; retry-fill N          asks for a retry with a body of N bytes
+;; reject, err           rejects with `never`; fails with `boom`
+;; trap, divide, peek    executes `unreachable` in $render; divides by zero; reads beyond the memory
+;; spin                  never returns
+;; grow N, grow-softly N takes N pages of memory; when there are none, traps, or fails with `no memory`
+;; recurse               calls itself for ever
+;; table N               grows its table by N elements, or traps
+;; log N, log-line N     writes N lines; one line of N bytes
+;; flood                 writes lines for ever
+;; enqueue               fails with what the queue answers
+;; bad-text, bad-log     completes with bytes that are not UTF-8; logs them
+;; seen                  completes with how many jobs this instance has seen before
+;; panic                 logs `panicked at …` as an error, as a language's runtime does, and traps
+;; anything else         traps
+(module
+  (import "sandhog:jobs/log@1.0.0" "log" (func $log (param $level i32) (param $text i32) (param $length i32)))
+  (import "sandhog:jobs/queue@1.0.0" "enqueue" (func $enqueue (param i32 i32 i32 i32) (param $answer i32)))
+
+  ;; 0: the answer. 512: the queue's answer. 1024: words, 32 bytes each. 2048: texts. 65536: what is allocated.
+  (memory (export "memory") 2)
+  (table $table 1 funcref)
+  (global $free (mut i32) (i32.const 65536))
+  (global $body (mut i32) (i32.const 0))
+  (global $body-length (mut i32) (i32.const 0))
+  (global $jobs-seen (mut i32) (i32.const 0))
+
+  (data (i32.const 1024) "complete")
+  (data (i32.const 1056) "result")
+  (data (i32.const 1088) "id")
+  (data (i32.const 1120) "fill")
+  (data (i32.const 1152) "retry")
+  (data (i32.const 1184) "retry-fill")
+  (data (i32.const 1216) "reject")
+  (data (i32.const 1248) "err")
+  (data (i32.const 1280) "trap")
+  (data (i32.const 1312) "spin")
+  (data (i32.const 1344) "grow")
+  (data (i32.const 1376) "grow-softly")
+  (data (i32.const 1408) "recurse")
+  (data (i32.const 1440) "table")
+  (data (i32.const 1472) "log")
+  (data (i32.const 1504) "log-line")
+  (data (i32.const 1536) "flood")
+  (data (i32.const 1568) "enqueue")
+  (data (i32.const 1600) "bad-text")
+  (data (i32.const 1632) "bad-log")
+  (data (i32.const 1664) "peek")
+  (data (i32.const 1696) "seen")
+  (data (i32.const 1728) "panic")
+  (data (i32.const 1760) "divide")
+  (data (i32.const 2048) "again")
+  (data (i32.const 2064) "not yet")
+  (data (i32.const 2080) "never")
+  (data (i32.const 2096) "boom")
+  (data (i32.const 2112) "\ff\fe")
+  (data (i32.const 2128) "a line")
+  (data (i32.const 2144) "panicked at src/lib.rs:3:5: boom")
+  (data (i32.const 2192) "job")
+  (data (i32.const 2208) "no memory")
+  (data (i32.const 2220) "1")
+
+  (func $allocate (export "cabi_realloc") (param $old i32) (param $old-size i32) (param $align i32) (param $size i32)
+    (result i32)
+    (local $start i32) (local $end i32)
+    (local.set $start
+      (i32.and
+        (i32.add (global.get $free) (i32.sub (local.get $align) (i32.const 1)))
+        (i32.sub (i32.const 0) (local.get $align))))
+    (local.set $end (i32.add (local.get $start) (local.get $size)))
+    (if (i32.gt_u (local.get $end) (i32.shl (memory.size) (i32.const 16)))
+      (then
+        (if (i32.eq
+              (memory.grow
+                (i32.shr_u (i32.add (i32.sub (local.get $end) (i32.shl (memory.size) (i32.const 16))) (i32.const 65535))
+                  (i32.const 16)))
+              (i32.const -1))
+          (then (unreachable)))))
+    (global.set $free (local.get $end))
+    (local.get $start))
+
+  ;; Whether the body's first word is this one.
+  (func $says (param $word i32) (param $length i32) (result i32)
+    (local $at i32)
+    (if (i32.lt_u (global.get $body-length) (local.get $length)) (then (return (i32.const 0))))
+    (loop $next
+      (if (i32.ne
+            (i32.load8_u (i32.add (global.get $body) (local.get $at)))
+            (i32.load8_u (i32.add (local.get $word) (local.get $at))))
+        (then (return (i32.const 0))))
+      (local.set $at (i32.add (local.get $at) (i32.const 1)))
+      (br_if $next (i32.lt_u (local.get $at) (local.get $length))))
+    (if (i32.eq (global.get $body-length) (local.get $length)) (then (return (i32.const 1))))
+    (i32.eq (i32.load8_u (i32.add (global.get $body) (local.get $length))) (i32.const 32)))
+
+  ;; Where the body goes on after its first word.
+  (func $rest (result i32)
+    (local $at i32)
+    (loop $next
+      (local.set $at (i32.add (local.get $at) (i32.const 1)))
+      (br_if $next
+        (i32.and
+          (i32.lt_u (local.get $at) (global.get $body-length))
+          (i32.ne (i32.load8_u (i32.add (global.get $body) (local.get $at))) (i32.const 32)))))
+    (i32.add (i32.add (global.get $body) (local.get $at)) (i32.const 1)))
+
+  ;; The number after the first word.
+  (func $number (result i32)
+    (local $at i32) (local $number i32)
+    (local.set $at (call $rest))
+    (block $end
+      (loop $next
+        (br_if $end (i32.ge_u (local.get $at) (i32.add (global.get $body) (global.get $body-length))))
+        (local.set $number
+          (i32.add
+            (i32.mul (local.get $number) (i32.const 10))
+            (i32.sub (i32.load8_u (local.get $at)) (i32.const 48))))
+        (local.set $at (i32.add (local.get $at) (i32.const 1)))
+        (br $next)))
+    (local.get $number))
+
+  ;; So many bytes of the digit 1.
+  (func $filled (param $length i32) (result i32)
+    (local $start i32)
+    (local.set $start
+      (call $allocate (i32.const 0) (i32.const 0) (i32.const 1) (local.get $length)))
+    (memory.fill (local.get $start) (i32.const 49) (local.get $length))
+    (local.get $start))
+
+  ;; ok(complete(some(text)))
+  (func $complete-with (param $text i32) (param $length i32) (result i32)
+    (i32.store (i32.const 0) (i32.const 0))
+    (i32.store (i32.const 4) (i32.const 0))
+    (i32.store (i32.const 8) (i32.const 1))
+    (i32.store (i32.const 12) (local.get $text))
+    (i32.store (i32.const 16) (local.get $length))
+    (i32.const 0))
+
+  ;; ok(retry({ some(1500), some(body), some("not yet") }))
+  (func $retry-with (param $text i32) (param $length i32) (result i32)
+    (i32.store (i32.const 0) (i32.const 0))
+    (i32.store (i32.const 4) (i32.const 1))
+    (i32.store (i32.const 8) (i32.const 1))
+    (i32.store (i32.const 12) (i32.const 1500))
+    (i32.store (i32.const 16) (i32.const 1))
+    (i32.store (i32.const 20) (local.get $text))
+    (i32.store (i32.const 24) (local.get $length))
+    (i32.store (i32.const 28) (i32.const 1))
+    (i32.store (i32.const 32) (i32.const 2064))
+    (i32.store (i32.const 36) (i32.const 7))
+    (i32.const 0))
+
+  ;; ok(reject(text))
+  (func $reject-with (param $text i32) (param $length i32) (result i32)
+    (i32.store (i32.const 0) (i32.const 0))
+    (i32.store (i32.const 4) (i32.const 2))
+    (i32.store (i32.const 8) (local.get $text))
+    (i32.store (i32.const 12) (local.get $length))
+    (i32.const 0))
+
+  ;; err(text)
+  (func $fail-with (param $text i32) (param $length i32) (result i32)
+    (i32.store (i32.const 0) (i32.const 1))
+    (i32.store (i32.const 4) (local.get $text))
+    (i32.store (i32.const 8) (local.get $length))
+    (i32.const 0))
+
+  (func $render (unreachable))
+  (func $recurse (param $depth i32) (result i32)
+    (i32.add (call $recurse (i32.add (local.get $depth) (i32.const 1))) (i32.const 1)))
+  (func $log-lines (param $left i32)
+    (block $end
+      (loop $next
+        (br_if $end (i32.eqz (local.get $left)))
+        (call $log (i32.const 2) (i32.const 2128) (i32.const 6))
+        (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+        (br $next))))
+
+  (func $handle-job (export "sandhog:jobs/handler@1.0.0#handle-job")
+    (param $id i32) (param $id-length i32) (param $type i32) (param $type-length i32)
+    (param $body i32) (param $body-length i32)
+    (param $attempt i32) (param $failures i32) (param $max-failures i32)
+    (param $enqueued-at-ms i64) (param $timeout-ms i32)
+    (param $metadata i32) (param $metadata-length i32)
+    (result i32)
+    (global.set $body (local.get $body))
+    (global.set $body-length (local.get $body-length))
+
+    (if (call $says (i32.const 1024) (i32.const 8))
+      (then
+        (i32.store (i32.const 0) (i32.const 0))
+        (i32.store (i32.const 4) (i32.const 0))
+        (i32.store (i32.const 8) (i32.const 0))
+        (return (i32.const 0))))
+    (if (call $says (i32.const 1056) (i32.const 6))
+      (then
+        (return
+          (call $complete-with (call $rest)
+            (i32.sub (i32.add (local.get $body) (local.get $body-length)) (call $rest))))))
+    (if (call $says (i32.const 1088) (i32.const 2))
+      (then (return (call $complete-with (local.get $id) (local.get $id-length)))))
+    (if (call $says (i32.const 1120) (i32.const 4))
+      (then (return (call $complete-with (call $filled (call $number)) (call $number)))))
+    (if (call $says (i32.const 1152) (i32.const 5))
+      (then (return (call $retry-with (i32.const 2048) (i32.const 5)))))
+    (if (call $says (i32.const 1184) (i32.const 10))
+      (then (return (call $retry-with (call $filled (call $number)) (call $number)))))
+    (if (call $says (i32.const 1216) (i32.const 6))
+      (then (return (call $reject-with (i32.const 2080) (i32.const 5)))))
+    (if (call $says (i32.const 1248) (i32.const 3))
+      (then (return (call $fail-with (i32.const 2096) (i32.const 4)))))
+    (if (call $says (i32.const 1280) (i32.const 4))
+      (then (call $render)))
+    (if (call $says (i32.const 1760) (i32.const 6))
+      (then (drop (i32.div_u (local.get $attempt) (i32.const 0)))))
+    (if (call $says (i32.const 1664) (i32.const 4))
+      (then (drop (i32.load (i32.const 0xfffffff0)))))
+    (if (call $says (i32.const 1312) (i32.const 4))
+      (then (loop $for-ever (br $for-ever))))
+    (if (call $says (i32.const 1344) (i32.const 4))
+      (then
+        (if (i32.eq (memory.grow (call $number)) (i32.const -1)) (then (unreachable)))
+        (return (call $complete-with (i32.const 2220) (i32.const 1)))))
+    (if (call $says (i32.const 1376) (i32.const 11))
+      (then
+        (if (i32.eq (memory.grow (call $number)) (i32.const -1))
+          (then (return (call $fail-with (i32.const 2208) (i32.const 9)))))
+        (return (call $complete-with (i32.const 2220) (i32.const 1)))))
+    (if (call $says (i32.const 1408) (i32.const 7))
+      (then (drop (call $recurse (i32.const 0)))))
+    (if (call $says (i32.const 1440) (i32.const 5))
+      (then
+        (if (i32.eq (table.grow $table (ref.null func) (call $number)) (i32.const -1)) (then (unreachable)))
+        (return (call $complete-with (i32.const 2220) (i32.const 1)))))
+    (if (call $says (i32.const 1472) (i32.const 3))
+      (then (call $log-lines (call $number)) (return (call $complete-with (i32.const 2220) (i32.const 1)))))
+    (if (call $says (i32.const 1504) (i32.const 8))
+      (then
+        (call $log (i32.const 2) (call $filled (call $number)) (call $number))
+        (return (call $complete-with (i32.const 2220) (i32.const 1)))))
+    (if (call $says (i32.const 1536) (i32.const 5))
+      (then (loop $for-ever (call $log-lines (i32.const 1000)) (br $for-ever))))
+    (if (call $says (i32.const 1568) (i32.const 7))
+      (then
+        (call $enqueue (i32.const 2192) (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 512))
+        (return (call $fail-with (i32.load (i32.const 516)) (i32.load (i32.const 520))))))
+    (if (call $says (i32.const 1600) (i32.const 8))
+      (then (return (call $complete-with (i32.const 2112) (i32.const 2)))))
+    (if (call $says (i32.const 1632) (i32.const 7))
+      (then (call $log (i32.const 2) (i32.const 2112) (i32.const 2))))
+    (if (call $says (i32.const 1696) (i32.const 4))
+      (then
+        (i32.store8 (i32.const 600) (i32.add (global.get $jobs-seen) (i32.const 48)))
+        (global.set $jobs-seen (i32.add (global.get $jobs-seen) (i32.const 1)))
+        (return (call $complete-with (i32.const 600) (i32.const 1)))))
+    (if (call $says (i32.const 1728) (i32.const 5))
+      (then (call $log (i32.const 4) (i32.const 2144) (i32.const 32))))
+    (unreachable))
+)

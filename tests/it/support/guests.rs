@@ -1,0 +1,45 @@
+//! Makes handlers of the texts in `tests/guests/`, without any toolchain.
+//!
+//! Each text is a core module in the form that the component model's ABI gives it: exports `memory`, `cabi_realloc` and
+//! `sandhog:jobs/handler@1.0.0#handle-job`. The component's type is put in here.
+
+use std::path::PathBuf;
+
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+/// The component of `tests/guests/NAME.wat`, for the world `job-handler`.
+pub fn guest(name: &str) -> Vec<u8> {
+    encoded(&module(&text(name), &contract(), "job-handler"))
+}
+
+/// The text of `tests/guests/NAME.wat`.
+pub fn text(name: &str) -> String {
+    let path = root().join(format!("tests/guests/{name}.wat"));
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read `{}`: {e}", path.display()))
+}
+
+/// The text of the contract.
+pub fn contract() -> String {
+    std::fs::read_to_string(root().join("wit/sandhog.wit")).expect("the contract is there")
+}
+
+/// A core module that carries its component type: what many toolchains emit. `wit` has the world.
+pub fn module(wat: &str, wit: &str, world: &str) -> Vec<u8> {
+    let mut module = wat::parse_str(wat).unwrap_or_else(|e| panic!("{e}"));
+    let mut resolve = Resolve::default();
+    let package = resolve.push_str("contract.wit", wit).unwrap_or_else(|e| panic!("{e:#}"));
+    let world = resolve.select_world(&[package], Some(world)).expect("the world is there");
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("a type can be put in");
+    module
+}
+
+/// The component of a core module that carries its type.
+pub fn encoded(module: &[u8]) -> Vec<u8> {
+    let encoder = ComponentEncoder::default().module(module).unwrap_or_else(|e| panic!("{e:#}"));
+    encoder.validate(true).encode().unwrap_or_else(|e| panic!("{e:#}"))
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
