@@ -376,5 +376,12 @@ impl QueueError {
         self
     }
 }
-pub struct Outlook { pub ready: bool, pub running: bool }
-impl std::fmt::Display for State { fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { write!(f, "{self:?}") } }
+pub struct Outlook {
+    pub ready: bool,
+    pub running: bool,
+}
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}

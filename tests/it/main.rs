@@ -1,5 +1,19 @@
-//! Integration tests: claims through the public surface, or the real binary.
+//! The one integration-test binary: claims through the public surface, or the real one. `tests/README.md` says what belongs
+//! where.
 
-mod cli;
-mod sandbox;
 mod support;
+
+// How jobs fail, are buried, and what people do about them.
+mod burial;
+// The command line itself: its help, its words, its exit codes.
+mod cli;
+// A job's life: what it is given, how it completes, waits and comes again.
+mod lifecycle;
+// New generations, bad files, and jobs that notice neither.
+mod reload;
+// The sandbox, without a runner around it.
+mod sandbox;
+// Drains, kills, and who takes over.
+mod shutdown;
+// The code base's own rules.
+mod tidy;
