@@ -99,9 +99,12 @@ fn rejected_job_is_buried_at_once_whatever_the_policy() {
 
 #[test]
 fn failures_of_one_job_do_not_touch_the_next() {
-    let runner = TestRunner::new().handler("obey", "obedient").manifest("obey", "timeout = '1s'\nconcurrency = 1").start();
-    let bad: Vec<String> =
-        ["trap", "spin", "grow 4096", "recurse", "flood", "bad-text"].iter().map(|command| runner.ask(command)).collect();
+    let runner =
+        TestRunner::new().handler("obey", "obedient").manifest("obey", "timeout = '1s'\nconcurrency = 1").start();
+    let bad: Vec<String> = ["trap", "spin", "grow 4096", "recurse", "flood", "bad-text"]
+        .iter()
+        .map(|command| runner.ask(command))
+        .collect();
     let good = runner.ask("seen");
     let job = runner.ended(&good);
     assert_eq!(job.result, Some(serde_json::json!(0)), "its instance was its own");
@@ -222,7 +225,8 @@ fn deleted_dead_letter_is_gone() {
 
 #[test]
 fn guest_s_lines_stand_in_the_log_beside_their_job_and_its_body_does_not() {
-    let mut runner = TestRunner::new().handler("obey", "obedient").config("log.level = 'warn,sandhog=trace,guest=trace'").start();
+    let mut runner =
+        TestRunner::new().handler("obey", "obedient").config("log.level = 'warn,sandhog=trace,guest=trace'").start();
     let secret = "c0ffee-5ec2e7";
     let ids = ["log 2", "trap", "retry", "result 1"]
         .map(|command| runner.enqueue("obey", &format!(r#"{{"do":"{command}","password":"{secret}"}}"#)));

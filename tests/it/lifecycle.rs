@@ -177,10 +177,8 @@ fn handler_for_every_other_type_takes_what_no_handler_claims() {
 
 #[test]
 fn handler_serves_every_type_of_its_manifest_and_not_its_name() {
-    let runner = TestRunner::new()
-        .handler("images", "obedient")
-        .manifest("images", "job_types = ['resize', 'crop']")
-        .start();
+    let runner =
+        TestRunner::new().handler("images", "obedient").manifest("images", "job_types = ['resize', 'crop']").start();
     for job_type in ["resize", "crop"] {
         let job = runner.ended(&runner.enqueue(job_type, r#"{"do":"job"}"#));
         assert_eq!(job.result.expect("the guest answered")["job-type"], job_type);
@@ -206,7 +204,8 @@ fn same_id_twice_is_one_job() {
 #[test]
 fn job_id_in_the_body_is_the_job_s_id() {
     let runner = TestRunner::new();
-    let lines = "{\"job_type\":\"a\",\"job_id\":\"x-1\"}\n{\"job_type\":\"a\",\"job_id\":\"x-1\"}\n{\"job_type\":\"a\"}\n";
+    let lines =
+        "{\"job_type\":\"a\",\"job_id\":\"x-1\"}\n{\"job_type\":\"a\",\"job_id\":\"x-1\"}\n{\"job_type\":\"a\"}\n";
     let enqueued = runner.enqueue_lines(lines, &[]);
     assert_eq!(enqueued.iter().map(|job| job.duplicate).collect::<Vec<_>>(), [false, true, false]);
     assert_eq!(runner.job("x-1").id, "x-1");
@@ -230,7 +229,8 @@ fn job_for_later_is_scheduled_and_runs_then() {
 #[test]
 fn run_until_empty_works_what_is_due_and_lists_what_waits() {
     let mut runner = TestRunner::new().handler("obey", "obedient").manifest("obey", QUICK_RETRY);
-    let ended = [runner.ask("complete"), runner.ask("until 3 err"), runner.ask("then 200 complete"), runner.ask("reject")];
+    let ended =
+        [runner.ask("complete"), runner.ask("until 3 err"), runner.ask("then 200 complete"), runner.ask("reject")];
     let later = runner.enqueueing("obey", r#"{"do":"complete"}"#).after("1h").id();
     let parked: Vec<String> = (0..3).map(|_| runner.enqueue("nobody", "{}")).collect();
     runner.spawn(&["--until-empty"]);

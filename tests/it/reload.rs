@@ -30,7 +30,9 @@ fn until_looked_at(runner: &TestRunner, marker: &str) {
 fn new_generation_takes_over_under_load_and_no_job_notices() {
     let runner = TestRunner::obeying();
     let first = serving(&runner, "obey");
-    let more = |jobs: u32| runner.enqueue_lines("{\"job_type\":\"obey\",\"do\":\"work 1\"}\n".repeat(jobs as usize), &[]).len();
+    let more = |jobs: u32| {
+        runner.enqueue_lines("{\"job_type\":\"obey\",\"do\":\"work 1\"}\n".repeat(jobs as usize), &[]).len()
+    };
     let mut enqueued = 1 + more(500);
     runner.put("obey.wasm", &guests::variant(&guests::guest("obedient"), "second"));
     // Work comes in until the second generation is seen to work.
@@ -277,7 +279,9 @@ fn temporary_and_hidden_files_are_not_looked_at() {
     let runner = TestRunner::obeying();
     let below = runner.handler_path("below");
     fs::create_dir(&below).expect("the folder is ours");
-    for name in [".hidden.wasm", "x.wasm.tmp", "x.wasm~", ".#x.wasm", "x.wasm.part", "notes.txt", "below/deep.wasm", ".wasm"] {
+    for name in
+        [".hidden.wasm", "x.wasm.tmp", "x.wasm~", ".#x.wasm", "x.wasm.part", "notes.txt", "below/deep.wasm", ".wasm"]
+    {
         fs::write(runner.handler_path(name), b"not yet a component").expect("the folder is ours");
     }
     until_looked_at(&runner, "marker");

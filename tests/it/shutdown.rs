@@ -185,8 +185,9 @@ fn second_runner_takes_over_from_a_killed_one() {
 fn two_runners_share_a_queue_and_each_works_only_what_it_serves() {
     let first = TestRunner::new().handler("left", "obedient").handler("both", "obedient").start();
     let second = first.beside("handlers-2").handler("right", "obedient").handler("both", "obedient").start();
-    let lines: String =
-        (0..600).map(|n| format!("{{\"job_type\":\"{}\",\"do\":\"complete\"}}\n", ["left", "both", "right"][n % 3])).collect();
+    let lines: String = (0..600)
+        .map(|n| format!("{{\"job_type\":\"{}\",\"do\":\"complete\"}}\n", ["left", "both", "right"][n % 3]))
+        .collect();
     first.enqueue_lines(lines, &[]);
     eventually!(first.count("completed") == 600);
     assert!(second.jobs(&[]).iter().all(|job| job.attempt == 1));
