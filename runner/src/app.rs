@@ -34,7 +34,8 @@ enum End {
 /// Whatever keeps it from starting, and what the queue says will not pass by itself.
 pub fn run(config: Config, until_empty: bool) -> Result<()> {
     let config = Arc::new(config);
-    let main = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let main =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     // Guests have a runtime of their own: a hundred of them that spin delay neither the queue nor a timer.
     let guests = tokio::runtime::Builder::new_multi_thread()
         .thread_name("guest")
@@ -59,7 +60,12 @@ pub fn run(config: Config, until_empty: bool) -> Result<()> {
     ended
 }
 
-async fn work(config: &Arc<Config>, signals: &Signals, guests: &tokio::runtime::Handle, until_empty: bool) -> Result<End> {
+async fn work(
+    config: &Arc<Config>,
+    signals: &Signals,
+    guests: &tokio::runtime::Handle,
+    until_empty: bool,
+) -> Result<End> {
     let queue = queue::open(config)?;
     let sandbox = Sandbox::new(sandbox::Config {
         slots: config.slots,
@@ -86,7 +92,9 @@ async fn work(config: &Arc<Config>, signals: &Signals, guests: &tokio::runtime::
     reload.load_all().await;
     tracing::info!(
         "ready: handlers from `{}`, jobs from `{}`, {} slots",
-        config.handlers.dir.display(), config.queue.url, config.slots
+        config.handlers.dir.display(),
+        config.queue.url,
+        config.slots
     );
 
     let drain = signals.drain.child_token();

@@ -33,7 +33,13 @@ pub struct Handler {
 
 impl Handler {
     /// The handler `name`, of a component and its manifest, whose guest's lines go to `log`.
-    pub fn new(name: Arc<str>, generation: Generation, manifest: Manifest, component: Component, log: Arc<dyn GuestLog>) -> Handler {
+    pub fn new(
+        name: Arc<str>,
+        generation: Generation,
+        manifest: Manifest,
+        component: Component,
+        log: Arc<dyn GuestLog>,
+    ) -> Handler {
         let Manifest { job_types, concurrency, limits, retry, .. } = manifest;
         let job_types = job_types.into_iter().map(Arc::from).collect();
         Handler { name, generation, job_types, concurrency, retry, limits, component, log }
@@ -48,6 +54,9 @@ impl Handler {
 
 impl fmt::Debug for Handler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handler").field("name", &self.name).field("generation", &self.generation).finish_non_exhaustive()
+        f.debug_struct("Handler")
+            .field("name", &self.name)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
     }
 }

@@ -154,7 +154,8 @@ impl Reload {
             }
             Err(fault) => {
                 if known.fault.as_ref() != Some(&fault) {
-                    let stays = known.serving.as_ref().map(|handler| format!("; generation {} stays", handler.generation));
+                    let stays =
+                        known.serving.as_ref().map(|handler| format!("; generation {} stays", handler.generation));
                     tracing::warn!(
                         handler.name = %name,
                         "cannot load handler `{name}`: {fault}{}", stays.unwrap_or_default()
@@ -253,7 +254,14 @@ impl Reload {
 
 impl Known {
     fn new() -> Known {
-        Known { look: None, since: Instant::now(), tried: None, fault: None, serving: None, serving_has_manifest: false }
+        Known {
+            look: None,
+            since: Instant::now(),
+            tried: None,
+            fault: None,
+            serving: None,
+            serving_has_manifest: false,
+        }
     }
 
     /// What to do about files that look like this `now`.

@@ -1,14 +1,23 @@
-;; A handler that does what the first word of its body says. (A body is text here, which needs a header to be a job.)
+;; A handler that does what the first word of its command says. The command is what stands behind `"do":` in its body, as
+;; in `{"do":"result 5"}`, or, where that stands nowhere, the whole body.
 ;;
 ;; complete              completes, without a result
 ;; result TEXT           completes with the text as its result
 ;; id                    completes with its job's id
+;; body                  completes with `body: ` and its job's body
+;; job                   completes with its job, all of it, as a JSON object (in which nothing is escaped)
 ;; fill N                completes with N bytes of the digit 1
 ;; retry                 asks for a retry in 1,500 ms with the body `again`, because `not yet`
 ;; retry-fill N          asks for a retry with a body of N bytes
+;; retry-plain           asks for a retry, and says nothing else
+;; then N COMMAND        asks for a retry in N ms with the command as its body
+;; until N COMMAND       does what the command says, but from the N-th attempt on completes
+;; fail-before N COMMAND fails with `boom` before the N-th attempt, and from then on does what the command says
 ;; reject, err           rejects with `never`; fails with `boom`
 ;; trap, divide, peek    executes `unreachable` in $render; divides by zero; reads beyond the memory
 ;; spin                  never returns
+;; begin-spin            logs `begun` and never returns
+;; work N                logs `begun`, counts to N millions and completes
 ;; grow N, grow-softly N takes N pages of memory; when there are none, traps, or fails with `no memory`
 ;; recurse               calls itself for ever
 ;; table N               grows its table by N elements, or traps
@@ -29,6 +38,7 @@
   (global $free (mut i32) (i32.const 65536))
   (global $body (mut i32) (i32.const 0))
   (global $body-length (mut i32) (i32.const 0))
+  (global $out (mut i32) (i32.const 0))
   (global $jobs-seen (mut i32) (i32.const 0))
 
   (data (i32.const 1024) "complete")
@@ -55,6 +65,14 @@
   (data (i32.const 1696) "seen")
   (data (i32.const 1728) "panic")
   (data (i32.const 1760) "divide")
+  (data (i32.const 1792) "body")
+  (data (i32.const 1824) "job")
+  (data (i32.const 1856) "retry-plain")
+  (data (i32.const 1888) "then")
+  (data (i32.const 1920) "until")
+  (data (i32.const 1952) "begin-spin")
+  (data (i32.const 1984) "work")
+  (data (i32.const 2016) "fail-before")
   (data (i32.const 2048) "again")
   (data (i32.const 2064) "not yet")
   (data (i32.const 2080) "never")
@@ -64,6 +82,20 @@
   (data (i32.const 2144) "panicked at src/lib.rs:3:5: boom")
   (data (i32.const 2192) "job")
   (data (i32.const 2208) "no memory")
+  (data (i32.const 2224) "\"do\":\"")
+  (data (i32.const 2240) "begun")
+  (data (i32.const 2256) "body: ")
+  ;; What stands before each part of a job.
+  (data (i32.const 2304) "{\"id\":\"")
+  (data (i32.const 2336) "\",\"job-type\":\"")
+  (data (i32.const 2368) "\",\"attempt\":")
+  (data (i32.const 2400) ",\"failures\":")
+  (data (i32.const 2432) ",\"max-failures\":")
+  (data (i32.const 2464) ",\"enqueued-at-ms\":")
+  (data (i32.const 2496) ",\"timeout-ms\":")
+  (data (i32.const 2528) ",\"metadata\":[")
+  (data (i32.const 2560) "],\"body\":")
+  (data (i32.const 2592) "[\"\",\"\"],}")
   (data (i32.const 2220) "1")
 
   (func $allocate (export "cabi_realloc") (param $old i32) (param $old-size i32) (param $align i32) (param $size i32)
@@ -85,7 +117,36 @@
     (global.set $free (local.get $end))
     (local.get $start))
 
-  ;; Whether the body's first word is this one.
+  ;; Lets $body be the command: what stands behind `"do":"` to the next quote, or else the whole body.
+  (func $find-command
+    (local $at i32) (local $last i32) (local $compared i32)
+    (local.set $at (global.get $body))
+    (local.set $last (i32.add (global.get $body) (global.get $body-length)))
+    (block $nowhere
+      (loop $search
+        (br_if $nowhere (i32.gt_u (i32.add (local.get $at) (i32.const 6)) (local.get $last)))
+        (local.set $compared (i32.const 0))
+        (block $differs
+          (loop $compare
+            (br_if $differs
+              (i32.ne
+                (i32.load8_u (i32.add (local.get $at) (local.get $compared)))
+                (i32.load8_u (i32.add (i32.const 2224) (local.get $compared)))))
+            (local.set $compared (i32.add (local.get $compared) (i32.const 1)))
+            (br_if $compare (i32.lt_u (local.get $compared) (i32.const 6))))
+          (global.set $body (i32.add (local.get $at) (i32.const 6)))
+          (local.set $at (global.get $body))
+          (loop $quote
+            (if (i32.and
+                  (i32.lt_u (local.get $at) (local.get $last))
+                  (i32.ne (i32.load8_u (local.get $at)) (i32.const 0x22)))
+              (then (local.set $at (i32.add (local.get $at) (i32.const 1))) (br $quote))))
+          (global.set $body-length (i32.sub (local.get $at) (global.get $body)))
+          (return))
+        (local.set $at (i32.add (local.get $at) (i32.const 1)))
+        (br $search))))
+
+  ;; Whether the command's first word is this one.
   (func $says (param $word i32) (param $length i32) (result i32)
     (local $at i32)
     (if (i32.lt_u (global.get $body-length) (local.get $length)) (then (return (i32.const 0))))
@@ -99,7 +160,7 @@
     (if (i32.eq (global.get $body-length) (local.get $length)) (then (return (i32.const 1))))
     (i32.eq (i32.load8_u (i32.add (global.get $body) (local.get $length))) (i32.const 32)))
 
-  ;; Where the body goes on after its first word.
+  ;; Where the command goes on after its first word.
   (func $rest (result i32)
     (local $at i32)
     (loop $next
@@ -117,6 +178,7 @@
     (block $end
       (loop $next
         (br_if $end (i32.ge_u (local.get $at) (i32.add (global.get $body) (global.get $body-length))))
+        (br_if $end (i32.lt_u (i32.load8_u (local.get $at)) (i32.const 48)))
         (local.set $number
           (i32.add
             (i32.mul (local.get $number) (i32.const 10))
@@ -125,6 +187,42 @@
         (br $next)))
     (local.get $number))
 
+  ;; Leaves the command's first word out.
+  (func $shift
+    (local $rest i32)
+    (local.set $rest (call $rest))
+    (global.set $body-length
+      (i32.sub (i32.add (global.get $body) (global.get $body-length)) (local.get $rest)))
+    (global.set $body (local.get $rest)))
+
+  ;; Adds a text to what is put together at $out.
+  (func $put (param $text i32) (param $length i32)
+    (memory.copy (global.get $out) (local.get $text) (local.get $length))
+    (global.set $out (i32.add (global.get $out) (local.get $length))))
+
+  ;; Adds a number, in decimal digits.
+  (func $put-number (param $number i64)
+    (if (i64.ge_u (local.get $number) (i64.const 10))
+      (then (call $put-number (i64.div_u (local.get $number) (i64.const 10)))))
+    (i32.store8 (global.get $out)
+      (i32.add (i32.wrap_i64 (i64.rem_u (local.get $number) (i64.const 10))) (i32.const 48)))
+    (global.set $out (i32.add (global.get $out) (i32.const 1))))
+
+  ;; Adds `["NAME","VALUE"]` for each pair, with commas between.
+  (func $put-pairs (param $pairs i32) (param $left i32)
+    (block $end
+      (loop $next
+        (br_if $end (i32.eqz (local.get $left)))
+        (call $put (i32.const 2592) (i32.const 2))
+        (call $put (i32.load (local.get $pairs)) (i32.load offset=4 (local.get $pairs)))
+        (call $put (i32.const 2594) (i32.const 3))
+        (call $put (i32.load offset=8 (local.get $pairs)) (i32.load offset=12 (local.get $pairs)))
+        (call $put (i32.const 2600) (i32.const 2))
+        (local.set $pairs (i32.add (local.get $pairs) (i32.const 16)))
+        (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+        (if (local.get $left) (then (call $put (i32.const 2602) (i32.const 1))))
+        (br $next))))
+
   ;; So many bytes of the digit 1.
   (func $filled (param $length i32) (result i32)
     (local $start i32)
@@ -132,6 +230,13 @@
       (call $allocate (i32.const 0) (i32.const 0) (i32.const 1) (local.get $length)))
     (memory.fill (local.get $start) (i32.const 49) (local.get $length))
     (local.get $start))
+
+  ;; ok(complete(none))
+  (func $complete (result i32)
+    (i32.store (i32.const 0) (i32.const 0))
+    (i32.store (i32.const 4) (i32.const 0))
+    (i32.store (i32.const 8) (i32.const 0))
+    (i32.const 0))
 
   ;; ok(complete(some(text)))
   (func $complete-with (param $text i32) (param $length i32) (result i32)
@@ -156,6 +261,20 @@
     (i32.store (i32.const 36) (i32.const 7))
     (i32.const 0))
 
+  ;; ok(retry({ some(after-ms), some(body), none }))
+  (func $retry-later (param $after-ms i32) (param $text i32) (param $length i32) (result i32)
+    (drop (call $retry-with (local.get $text) (local.get $length)))
+    (i32.store (i32.const 12) (local.get $after-ms))
+    (i32.store (i32.const 28) (i32.const 0))
+    (i32.const 0))
+
+  ;; ok(retry({ none, none, none }))
+  (func $retry-plainly (result i32)
+    (drop (call $retry-later (i32.const 0) (i32.const 0) (i32.const 0)))
+    (i32.store (i32.const 8) (i32.const 0))
+    (i32.store (i32.const 16) (i32.const 0))
+    (i32.const 0))
+
   ;; ok(reject(text))
   (func $reject-with (param $text i32) (param $length i32) (result i32)
     (i32.store (i32.const 0) (i32.const 0))
@@ -174,6 +293,13 @@
   (func $render (unreachable))
   (func $recurse (param $depth i32) (result i32)
     (i32.add (call $recurse (i32.add (local.get $depth) (i32.const 1))) (i32.const 1)))
+  (func $begin (call $log (i32.const 2) (i32.const 2240) (i32.const 5)))
+  (func $count (param $millions i32)
+    (local $left i64)
+    (local.set $left (i64.mul (i64.extend_i32_u (local.get $millions)) (i64.const 1000000)))
+    (loop $next
+      (local.set $left (i64.sub (local.get $left) (i64.const 1)))
+      (br_if $next (i64.gt_s (local.get $left) (i64.const 0)))))
   (func $log-lines (param $left i32)
     (block $end
       (loop $next
@@ -189,20 +315,82 @@
     (param $enqueued-at-ms i64) (param $timeout-ms i32)
     (param $metadata i32) (param $metadata-length i32)
     (result i32)
+    (local $start i32)
     (global.set $body (local.get $body))
     (global.set $body-length (local.get $body-length))
+    (call $find-command)
+
+    (loop $again
+      (if (call $says (i32.const 1920) (i32.const 5))
+        (then
+          (if (i32.ge_u (local.get $attempt) (call $number))
+            (then (return (call $complete))))
+          (call $shift)
+          (call $shift)
+          (br $again))))
+    (if (call $says (i32.const 2016) (i32.const 11))
+      (then
+        (if (i32.lt_u (local.get $attempt) (call $number))
+          (then (return (call $fail-with (i32.const 2096) (i32.const 4)))))
+        (call $shift)
+        (call $shift)))
+    (if (call $says (i32.const 1888) (i32.const 4))
+      (then
+        (local.set $start (call $number))
+        (call $shift)
+        (call $shift)
+        (return (call $retry-later (local.get $start) (global.get $body) (global.get $body-length)))))
+    (if (call $says (i32.const 1856) (i32.const 11))
+      (then (return (call $retry-plainly))))
+    (if (call $says (i32.const 1952) (i32.const 10))
+      (then (call $begin) (loop $for-ever (br $for-ever))))
+    (if (call $says (i32.const 1984) (i32.const 4))
+      (then
+        (call $begin)
+        (call $count (call $number))
+        (return (call $complete))))
+    (if (call $says (i32.const 1792) (i32.const 4))
+      (then
+        (local.set $start
+          (call $allocate (i32.const 0) (i32.const 0) (i32.const 1) (i32.add (local.get $body-length) (i32.const 6))))
+        (global.set $out (local.get $start))
+        (call $put (i32.const 2256) (i32.const 6))
+        (call $put (local.get $body) (local.get $body-length))
+        (return (call $complete-with (local.get $start) (i32.sub (global.get $out) (local.get $start))))))
+    (if (call $says (i32.const 1824) (i32.const 3))
+      (then
+        ;; Room enough for any job but a malicious one, whose test this is not.
+        (local.set $start
+          (call $allocate (i32.const 0) (i32.const 0) (i32.const 1) (i32.add (local.get $body-length) (i32.const 65536))))
+        (global.set $out (local.get $start))
+        (call $put (i32.const 2304) (i32.const 7))
+        (call $put (local.get $id) (local.get $id-length))
+        (call $put (i32.const 2336) (i32.const 14))
+        (call $put (local.get $type) (local.get $type-length))
+        (call $put (i32.const 2368) (i32.const 12))
+        (call $put-number (i64.extend_i32_u (local.get $attempt)))
+        (call $put (i32.const 2400) (i32.const 12))
+        (call $put-number (i64.extend_i32_u (local.get $failures)))
+        (call $put (i32.const 2432) (i32.const 16))
+        (call $put-number (i64.extend_i32_u (local.get $max-failures)))
+        (call $put (i32.const 2464) (i32.const 18))
+        (call $put-number (local.get $enqueued-at-ms))
+        (call $put (i32.const 2496) (i32.const 14))
+        (call $put-number (i64.extend_i32_u (local.get $timeout-ms)))
+        (call $put (i32.const 2528) (i32.const 13))
+        (call $put-pairs (local.get $metadata) (local.get $metadata-length))
+        (call $put (i32.const 2560) (i32.const 9))
+        (call $put (local.get $body) (local.get $body-length))
+        (call $put (i32.const 2603) (i32.const 1))
+        (return (call $complete-with (local.get $start) (i32.sub (global.get $out) (local.get $start))))))
 
     (if (call $says (i32.const 1024) (i32.const 8))
-      (then
-        (i32.store (i32.const 0) (i32.const 0))
-        (i32.store (i32.const 4) (i32.const 0))
-        (i32.store (i32.const 8) (i32.const 0))
-        (return (i32.const 0))))
+      (then (return (call $complete))))
     (if (call $says (i32.const 1056) (i32.const 6))
       (then
         (return
           (call $complete-with (call $rest)
-            (i32.sub (i32.add (local.get $body) (local.get $body-length)) (call $rest))))))
+            (i32.sub (i32.add (global.get $body) (global.get $body-length)) (call $rest))))))
     (if (call $says (i32.const 1088) (i32.const 2))
       (then (return (call $complete-with (local.get $id) (local.get $id-length)))))
     (if (call $says (i32.const 1120) (i32.const 4))

@@ -1,7 +1,25 @@
-//! Integration tests: claims through the public surface, or the real binary.
+//! The one integration-test binary: claims through the public surface, or the real one. `tests/README.md` says what belongs
+//! where.
 
-mod cli;
-mod queue_contract;
-mod sandbox;
-mod sqlite;
 mod support;
+
+// How jobs fail, are buried, and what people do about them.
+mod burial;
+// The command line itself: its help, its words, its exit codes.
+mod cli;
+// A job's life: what it is given, how it completes, waits and comes again.
+mod lifecycle;
+// What every queue must hold.
+mod queue_contract;
+// New generations, bad files, and jobs that notice neither.
+mod reload;
+// The sandbox, without a runner around it.
+mod sandbox;
+// Drains, kills, and who takes over.
+mod shutdown;
+// What is the SQLite queue's alone.
+mod sqlite;
+// Several processes on one SQLite file.
+mod sqlite_processes;
+// The code base's own rules.
+mod tidy;

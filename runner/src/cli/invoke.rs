@@ -18,8 +18,8 @@ use crate::config::Config;
 use crate::generation::Generation;
 use crate::job::{self, Head, Job, Malformed};
 use crate::manifest::Manifest;
-use crate::registry::OTHERS;
 use crate::outcome::{Failure, Outcome};
+use crate::registry::OTHERS;
 use crate::sandbox::{self, Attempt, GuestLog, Level, Sandbox, Source};
 
 /// Run one job in the sandbox, without a queue.

@@ -179,7 +179,8 @@ impl Backlog {
 
     /// Cuts `demand` to what is left of the bounds over all lanes, in equal parts.
     fn bound(&self, demand: &mut Demand) {
-        let left = if self.waiting_bytes > WAITING_BYTES_MAX { 0 } else { IN_FLIGHT_MAX.saturating_sub(self.in_flight) };
+        let left =
+            if self.waiting_bytes > WAITING_BYTES_MAX { 0 } else { IN_FLIGHT_MAX.saturating_sub(self.in_flight) };
         let rooms = demand.types.iter_mut().map(|(_, room)| room).chain(demand.others.as_mut());
         let mut rooms: Vec<&mut u32> = rooms.filter(|room| **room > 0).collect();
         rooms.sort();
