@@ -2,10 +2,6 @@
 
 # One set of flags everywhere: with another the sandbox's engine is compiled again, which takes minutes.
 FLAGS := --release --workspace
-# There are no examples in cargo's sense. Naming them makes cargo choose the dependencies' features as it does for tests;
-# otherwise what `build` and `doc` compile and what `test` compiles are two different engines.
-AS_FOR_TESTS := --bins --examples
-
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint build guests system
 
@@ -26,10 +22,10 @@ check: system ## What to run while working: format, lints, unit tests
 lint: system ## Format, lints and documents
 	cargo fmt --check
 	cargo clippy $(FLAGS) --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc $(FLAGS) --lib $(AS_FOR_TESTS) --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' cargo doc $(FLAGS) --no-deps --document-private-items
 
 build: system ## Build the runner
-	cargo build $(FLAGS) $(AS_FOR_TESTS)
+	cargo build $(FLAGS)
 
 guests: system ## Build the example handlers into target/handlers
 	tools/build-guests
