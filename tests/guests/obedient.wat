@@ -217,10 +217,10 @@
         (call $put (i32.load (local.get $pairs)) (i32.load offset=4 (local.get $pairs)))
         (call $put (i32.const 2594) (i32.const 3))
         (call $put (i32.load offset=8 (local.get $pairs)) (i32.load offset=12 (local.get $pairs)))
-        (call $put (i32.const 2600) (i32.const 2))
+        (call $put (i32.const 2597) (i32.const 2))
         (local.set $pairs (i32.add (local.get $pairs) (i32.const 16)))
         (local.set $left (i32.sub (local.get $left) (i32.const 1)))
-        (if (local.get $left) (then (call $put (i32.const 2602) (i32.const 1))))
+        (if (local.get $left) (then (call $put (i32.const 2599) (i32.const 1))))
         (br $next))))
 
   ;; So many bytes of the digit 1.
@@ -381,7 +381,7 @@
         (call $put-pairs (local.get $metadata) (local.get $metadata-length))
         (call $put (i32.const 2560) (i32.const 9))
         (call $put (local.get $body) (local.get $body-length))
-        (call $put (i32.const 2603) (i32.const 1))
+        (call $put (i32.const 2600) (i32.const 1))
         (return (call $complete-with (local.get $start) (i32.sub (global.get $out) (local.get $start))))))
 
     (if (call $says (i32.const 1024) (i32.const 8))

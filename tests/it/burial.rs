@@ -55,7 +55,7 @@ fn attempt_that_takes_too_long_is_a_failure() {
     let runner = TestRunner::new().handler("obey", "obedient").manifest("obey", THREE_FAILURES).start();
     let job = runner.ended(&runner.ask("spin"));
     assert_eq!((job.kind(), job.attempt, job.failures), ("timeout", 3, 3));
-    assert!(job.why().contains("500ms"), "{}", job.why());
+    assert!(job.why().contains("500 ms"), "{}", job.why());
     assert!(job.failed_attempts.iter().all(|attempt| attempt.duration_us >= 500_000), "{job:?}");
 }
 

@@ -18,6 +18,13 @@ fn serving(runner: &TestRunner, job_type: &str) -> String {
     generation(&runner.ended(&runner.enqueue(job_type, r#"{"do":"complete"}"#)))
 }
 
+/// A component that differs from `component` and does the same.
+fn variant(component: &[u8], name: &str) -> Vec<u8> {
+    let name_length = u8::try_from(name.len()).expect("a short name");
+    // A section that means nothing: its kind, its size, its name.
+    [component, &[0, name_length + 1, name_length], name.as_bytes()].concat()
+}
+
 /// Waits until the runner has looked at all that was put into the folder before.
 fn until_looked_at(runner: &TestRunner, marker: &str) {
     runner.put_guest(marker, "idle");
@@ -34,7 +41,7 @@ fn new_generation_takes_over_under_load_and_no_job_notices() {
         runner.enqueue_lines("{\"job_type\":\"obey\",\"do\":\"work 1\"}\n".repeat(jobs as usize), &[]).len()
     };
     let mut enqueued = 1 + more(500);
-    runner.put("obey.wasm", &guests::variant(&guests::guest("obedient"), "second"));
+    runner.put("obey.wasm", &variant(&guests::guest("obedient"), "second"));
     // Work comes in until the second generation is seen to work.
     let by_generation = || {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
@@ -61,7 +68,7 @@ fn attempt_in_flight_ends_on_the_generation_that_it_began_with() {
     let old = serving(&runner, "obey");
     let long = runner.ask("begin-spin");
     eventually!(runner.says("begun") == 1);
-    runner.put("obey.wasm", &guests::variant(&guests::guest("obedient"), "second"));
+    runner.put("obey.wasm", &variant(&guests::guest("obedient"), "second"));
     eventually!(runner.says("handler `obey` loaded") == 2);
     let new = serving(&runner, "obey");
     assert_ne!(old, new);
@@ -162,7 +169,7 @@ fn bad_file_keeps_the_old_generation_and_is_said_once() {
     }
     let said = runner.said_once("cannot load handler `obey`");
     assert!(said.contains(&format!("generation {before} stays")), "{said}");
-    runner.put("obey.wasm", &guests::variant(&guests::guest("obedient"), "mended"));
+    runner.put("obey.wasm", &variant(&guests::guest("obedient"), "mended"));
     eventually!(serving(&runner, "obey") != before);
 }
 
@@ -231,7 +238,7 @@ fn every_kind_of_bad_file_is_one_clear_warning_and_the_others_go_on() {
         ("text", b"#!/bin/sh\necho hello\n".to_vec(), "not a component"),
         ("zeros", vec![0; 4_096], "not a component"),
         ("cut", component[..component.len() / 2].to_vec(), "cut short"),
-        ("elf", [b"\x7fELF\x02\x01\x01".as_slice(), &[0; 512]].concat(), "compiled code"),
+        ("elf", [b"\x7fELF\x02\x01\x01".as_slice(), &[0; 512]].concat(), "native program"),
         ("module", wat::parse_str("(module (func (export \"run\")))").expect("it is sound"), "does not carry"),
         ("mangled", [&component[..component.len() - 200], &[0xff; 200]].concat(), "not valid"),
         ("version-2", of_version_2, "made for `sandhog:jobs@2"),

@@ -132,7 +132,7 @@ fn kills_under_load_lose_no_job() {
     let mut runner = patient();
     let line = "{\"job_type\":\"obey\",\"do\":\"work 1\"}\n";
     let enqueued = runner.enqueue_lines(line.repeat(2_000), &[]).len() as u64;
-    for _ in 0..3 {
+    for _ in 0..2 {
         let before = runner.count("completed");
         runner.restart(&[]);
         eventually!(runner.count("completed") > before);
@@ -143,7 +143,7 @@ fn kills_under_load_lose_no_job() {
     let jobs = runner.jobs(&[]);
     assert_eq!(jobs.len() as u64, enqueued);
     for job in &jobs {
-        // A job that was executing at each of three kills would be suspect; at most some were at one.
+        // Nor is any suspect: none can have died alone.
         assert!(job.state == "completed" && job.failures == 0 && job.attempt <= 3, "{job:?}");
     }
 }

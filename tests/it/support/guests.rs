@@ -43,10 +43,3 @@ pub fn encoded(module: &[u8]) -> Vec<u8> {
 fn root() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
-
-/// A component that differs from `component` and does the same.
-pub fn variant(component: &[u8], name: &str) -> Vec<u8> {
-    let name_length = u8::try_from(name.len()).expect("a short name");
-    // A section that means nothing: its kind, its size, its name.
-    [component, &[0, name_length + 1, name_length], name.as_bytes()].concat()
-}
