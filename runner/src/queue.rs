@@ -40,8 +40,8 @@ pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
     /// How many jobs there are, by type and state.
     fn stats(&self) -> Answer<'_, Result<Stats, QueueError>>;
 
-    /// Whether there is anything to wait for, found without counting.
-    fn outlook(&self) -> Answer<'_, Result<Outlook, QueueError>>;
+    /// Whether there is anything to wait for, for a runner that serves what `demand` lists; found without counting.
+    fn outlook<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<Outlook, QueueError>>;
 
     /// Jobs that pass `filter`, oldest first.
     fn list(&self, filter: Filter) -> Answer<'_, Result<Vec<Listed>, QueueError>>;
