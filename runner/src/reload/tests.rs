@@ -1,3 +1,5 @@
+//! Claims about the handlers' folder, what lies in it, and what was kept of it.
+
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::Path;
