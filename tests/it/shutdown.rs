@@ -1,20 +1,13 @@
 //! Drains, kills, and who takes over. Whatever ends a runner, no job is lost and none is blamed for it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use crate::eventually;
-use crate::support::{Seen, TestRunner};
+use crate::support::{Seen, TestRunner, now_ms};
 
 /// What a runner's lease on its jobs would make the others wait, in milliseconds: take-over must not depend on it.
 const LEASE_MS: i64 = 30_000;
 
 /// Attempts that end only with their runner, unless a test takes a minute.
 const PATIENT: &str = "timeout = '10m'";
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set");
-    i64::try_from(since.as_millis()).expect("it is not the end of time")
-}
 
 fn patient() -> TestRunner {
     TestRunner::new().handler("obey", "obedient").manifest("obey", PATIENT)

@@ -1,6 +1,6 @@
 //! What integration tests share: a real runner in a folder of its own, and patience.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub mod guests;
 mod runner;
@@ -60,4 +60,10 @@ macro_rules! eventually {
 /// The pause between two looks of an [`eventually!`]: short for a person, long beside what a look costs.
 pub fn pause() {
     std::thread::sleep(Duration::from_millis(25));
+}
+
+/// The time of day in milliseconds, as the times of a [`Seen`] are.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set");
+    i64::try_from(since.as_millis()).expect("it is not the end of time")
 }
