@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Config, Origin};
 use crate::dispatch::{Dispatcher, Parts};
 use crate::queue::{self, Queue, State};
 use crate::registry::Registry;
@@ -51,6 +51,7 @@ pub fn run(config: Config, until_empty: bool) -> Result<()> {
             }
             return Ok(());
         }
+        ensure_folder(&config)?;
         while work(&config, &signals, guests.handle(), until_empty).await? == End::SwapAppeared {
             tracing::warn!("swap space appeared: the runner starts anew with a sandbox that is safe with it");
         }
@@ -58,6 +59,21 @@ pub fn run(config: Config, until_empty: bool) -> Result<()> {
     });
     guests.shutdown_timeout(Duration::from_secs(1));
     ended
+}
+
+/// Makes sure that there is a handlers' folder to watch. Only the default one is made: one that somebody named and that is
+/// not there is more likely a slip.
+fn ensure_folder(config: &Config) -> Result<()> {
+    let folder = &config.handlers.dir;
+    let named = config.effective.iter().any(|value| value.key == "handlers.dir" && value.origin != Origin::Default);
+    if !named {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the handlers' folder `{}`", folder.display()))?;
+    }
+    let metadata = std::fs::metadata(folder)
+        .with_context(|| format!("cannot read the handlers' folder `{}`", folder.display()))?;
+    anyhow::ensure!(metadata.is_dir(), "the handlers' folder `{}` is not a folder", folder.display());
+    Ok(())
 }
 
 async fn work(

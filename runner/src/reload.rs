@@ -5,7 +5,6 @@
 //! swapped whole.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,7 @@ use crate::generation::Generation;
 use crate::handler::Handler;
 use crate::manifest::Manifest;
 use crate::registry::{Conflict, Registry};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{LoadError, Sandbox};
 use crate::telemetry::HandlerLog;
 use crate::watch::Watch;
 
@@ -141,10 +140,7 @@ impl Reload {
     }
 
     async fn load(&mut self, name: &Arc<str>) {
-        let loaded = match self.folder.read(name) {
-            Ok(pair) => self.generation_of(name, pair).await,
-            Err(error) => Err(error.to_string()),
-        };
+        let loaded = self.load_changed(name).await;
         let known = self.handlers.get_mut(name).expect("a handler is known before it is loaded");
         match loaded {
             Ok(None) => known.fault = None,
@@ -169,33 +165,31 @@ impl Reload {
         }
     }
 
-    /// The handler that `pair` makes; none if it is served already.
-    async fn generation_of(&mut self, name: &Arc<str>, pair: Pair) -> Result<Option<Arc<Handler>>, String> {
-        let generation = pair.generation();
-        let known = &self.handlers[name];
-        if known.serving.as_ref().is_some_and(|handler| handler.generation == generation) {
+    /// The handler that the pair in the folder makes; none if it is served already.
+    async fn load_changed(&mut self, name: &Arc<str>) -> Result<Option<Arc<Handler>>, String> {
+        let (folder, stem) = (self.folder.clone(), Arc::clone(name));
+        let read = move || folder.read(&stem).map(|pair| (pair.generation(), Arc::new(pair)));
+        let (generation, pair) = blocking(read).await?.map_err(|error| error.to_string())?;
+        if self.handlers[name].serving.as_ref().is_some_and(|handler| handler.generation == generation) {
             return Ok(None);
         }
-        let handler = self.make(name, &generation, &pair).await?;
-        if let Err(error) = self.last_good.keep(name, &generation, &pair) {
-            tracing::warn!(error = %error, handler.name = %name, "cannot keep the last good pair of handler `{name}`: {error}");
-        }
+        let handler = self.make(name, &generation, Arc::clone(&pair)).await?;
         let known = self.handlers.get_mut(name).expect("a handler is known before it is loaded");
         known.serving_has_manifest = pair.manifest.is_some();
+        let (last_good, stem) = (self.last_good.clone(), Arc::clone(name));
+        if let Err(error) = blocking(move || last_good.keep(&stem, &generation, &pair)).await? {
+            tracing::warn!(error = %error, handler.name = %name, "cannot keep the last good pair of handler `{name}`: {error}");
+        }
         Ok(Some(handler))
     }
 
-    async fn make(&self, name: &Arc<str>, generation: &Generation, pair: &Pair) -> Result<Arc<Handler>, String> {
+    async fn make(&self, name: &Arc<str>, generation: &Generation, pair: Arc<Pair>) -> Result<Arc<Handler>, String> {
         let manifest = pair.manifest.as_deref().map(std::str::from_utf8).transpose();
         let manifest = manifest.map_err(|error| format!("`{name}.toml` is not UTF-8: {error}"))?.unwrap_or_default();
-        let manifest =
-            Manifest::parse(manifest, name, &self.config).map_err(|errors| format!("`{name}.toml`: {errors}"))?;
-        let (sandbox, component, limits) = (self.sandbox.clone(), pair.component.clone(), manifest.limits.clone());
+        let manifest = Manifest::parse(manifest, name, &self.config).map_err(|errors| errors.to_string())?;
+        let (sandbox, limits) = (self.sandbox.clone(), manifest.limits.clone());
         let started = Instant::now();
-        let component = tokio::task::spawn_blocking(move || sandbox.load(&component, &limits))
-            .await
-            .map_err(|error| format!("loading it panicked: {error}"))?
-            .map_err(|error| format!("{error:#}"))?;
+        let component = blocking(move || sandbox.load(&pair.component, &limits)).await?.map_err(|e| explained(&e))?;
         let log = Arc::new(HandlerLog::new(generation.clone()));
         let handler = Handler::new(Arc::clone(name), generation.clone(), manifest, component, log);
         let load_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -209,7 +203,7 @@ impl Reload {
     /// Serves the last good pair of an earlier run, where the one in the folder is bad.
     async fn fall_back(&mut self, name: &Arc<str>) {
         let Some((generation, pair)) = self.last_good.get(name) else { return };
-        match self.make(name, &generation, &pair).await {
+        match self.make(name, &generation, Arc::new(pair)).await {
             Ok(handler) => {
                 tracing::warn!(
                     handler.name = %name, handler.generation = %generation,
@@ -307,19 +301,14 @@ impl Pair {
     }
 }
 
-/// Makes sure that there is a handlers' folder to watch.
-///
-/// # Errors
-///
-/// Says why there is none.
-pub fn ensure_folder(folder: &Path, may_create: bool) -> Result<(), String> {
-    match std::fs::metadata(folder) {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => Err(format!("handlers' folder `{}` is not a folder", folder.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && may_create => std::fs::create_dir_all(folder)
-            .map_err(|error| format!("cannot make handlers' folder `{}`: {error}", folder.display())),
-        Err(error) => Err(format!("cannot read handlers' folder `{}`: {error}", folder.display())),
-    }
+/// Runs what takes its time (files, compiling) on a thread where it holds up nobody: timers of guests run on this one.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| format!("loading it broke down: {error}"))
+}
+
+/// An error with what to do about it.
+fn explained(error: &LoadError) -> String {
+    error.hint().map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"))
 }
 
 #[cfg(test)]

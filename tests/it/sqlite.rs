@@ -322,3 +322,21 @@ async fn damaged_file_is_said_to_be_damaged() {
     std::fs::write(&path, bytes).unwrap();
     assert!(refused(&dir).message.contains("damaged"));
 }
+
+#[tokio::test]
+async fn close_makes_durable_whatever_was_settled_before() {
+    let dir = TempDir::new().unwrap();
+    let queue = open(&dir);
+    enqueue(&*queue, (0..3_000).map(|_| new_job("t")).collect()).await;
+    let mut deliveries = Vec::new();
+    while deliveries.len() < 3_000 {
+        deliveries.extend(within(queue.receive(&demand("t", 3_000))).await.unwrap());
+    }
+    let settled: Vec<_> = deliveries.into_iter().map(|delivery| queue.settle(delivery, complete())).collect();
+    within(queue.close()).await;
+    for settled in settled {
+        assert_eq!(settled.await, Settled::Settled);
+    }
+    let queue = open(&dir);
+    assert_eq!(counted(&*queue, State::Completed).await, 3_000);
+}

@@ -12,7 +12,7 @@ use crate::reload::folder::Pair;
 
 /// Where last good pairs are kept: `NAME.last` says the generation, and the pair lies beside it under the generation's
 /// name, once for all handlers that share it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct LastGood {
     dir: PathBuf,
 }

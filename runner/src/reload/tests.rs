@@ -1,5 +1,6 @@
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use super::folder::ReadError;
 use super::*;

@@ -203,6 +203,11 @@ impl State {
             && !self.asked
     }
 
+    /// Whether nobody waits for something to be made durable.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settles.is_empty() && self.enqueues.is_empty()
+    }
+
     fn take(&mut self) -> Work {
         let mut jobs = 0;
         let enqueues = self.enqueues.iter().take_while(|enqueue| {

@@ -86,6 +86,9 @@ struct Done {
     lost: bool,
 }
 
+/// Says, at the thread's end, that it has ended.
+struct Ended(Arc<Shared>);
+
 /// What kept a transaction from being committed.
 enum Failed {
     /// This enqueue; the others may do.
@@ -124,6 +127,8 @@ impl Writer {
 
     /// Works until it is told to close.
     pub(super) fn run(mut self) {
+        // Should this thread end by a bug, nobody waits for it for ever.
+        let _ended = Ended(Arc::clone(&self.shared));
         let closed = loop {
             let mut work = self.shared.inbox.take(self.deadline());
             if let Some(sick) = &self.sick {
@@ -134,8 +139,8 @@ impl Writer {
             let close = take_close(&mut work.orders);
             self.turn(work);
             match close {
-                // Whoever closes waits until everything is durable; whoever dropped the queue does not.
-                Some(reply) if self.backlog.is_empty() || reply.is_none() => break reply,
+                // Whoever closes waits until everything is durable; whoever dropped the queue does not wait for a sick file.
+                Some(reply) if self.is_done() || reply.is_none() && self.sick.is_some() => break reply,
                 Some(reply) => self.shared.inbox.order(Order::Close(reply)),
                 None => {}
             }
@@ -147,6 +152,10 @@ impl Writer {
         if let Some(reply) = closed {
             answer(reply, ());
         }
+    }
+
+    fn is_done(&self) -> bool {
+        self.backlog.is_empty() && self.shared.inbox.lock().is_settled()
     }
 
     fn turn(&mut self, mut work: Work) {
@@ -198,7 +207,8 @@ impl Writer {
         let serves = demand.and_then(|demand| changed(self.served.as_ref(), demand));
         let claims = |dry: &Dry| demand.filter(|demand| dry.leaves(demand, now));
         let mut done = Done::default();
-        if !writes && serves.is_none() && claims(&self.dry).is_none() {
+        // While the file is sick, an empty transaction tells whether it is well again.
+        if !writes && serves.is_none() && claims(&self.dry).is_none() && self.sick.is_none() {
             return Ok(done);
         }
         sync(&self.connection, &mut self.syncs, writes)?;
@@ -536,6 +546,14 @@ impl Writer {
         transaction.execute("delete from runner where id = ?1", [id])?;
         transaction.commit()?;
         Ok(tally.ring)
+    }
+}
+
+// === impl Ended ===
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        drop(self.0.inbox.end());
     }
 }
 
