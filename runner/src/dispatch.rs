@@ -140,8 +140,9 @@ impl Dispatcher {
         const LOOK_AGAIN: Duration = Duration::from_millis(100);
         loop {
             if self.backlog().in_flight() == 0 {
-                let outlook = self.parts.queue.outlook().await?;
-                if !outlook.ready && !outlook.running {
+                let served = self.parts.registry.load().served();
+                let outlook = self.parts.queue.outlook(&served).await?;
+                if !outlook.ready && !outlook.running && outlook.next_retry_at.is_none() {
                     return Ok(true);
                 }
             }

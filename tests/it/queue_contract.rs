@@ -180,7 +180,7 @@ async fn job_for_later_comes_when_it_is_due(queue: Arc<dyn Queue>) {
     assert!(SystemClock.now() >= due);
     assert_eq!(settle(&*queue, delivery, complete()).await, Settled::Settled);
     assert_eq!(counted(&*queue, State::Scheduled).await, 1);
-    let outlook = queue.outlook().await.unwrap();
+    let outlook = queue.outlook(&demand("t", 0)).await.unwrap();
     assert!(!outlook.ready && !outlook.running);
     assert_eq!(outlook.next_due_at, Some(due.plus(Duration::from_secs(3600))));
     assert_eq!(outlook.next_retry_at, None);
@@ -288,7 +288,7 @@ async fn unserved_type_waits(queue: Arc<dyn Queue>) {
     enqueue(&*queue, vec![new_job("nobody"), new_job("t")]).await;
     let delivery = receive_one(&*queue, "t").await;
     assert_eq!(counted(&*queue, State::Parked).await, 1);
-    let outlook = queue.outlook().await.unwrap();
+    let outlook = queue.outlook(&demand("t", 0)).await.unwrap();
     assert!(outlook.parked && outlook.running && !outlook.ready);
     settle(&*queue, delivery, complete()).await;
     // Its handler has come: it had no attempt.
@@ -323,7 +323,7 @@ async fn thousands_come_once_each(queue: Arc<dyn Queue>) {
         assert!(received.iter().all(|delivery| expected.remove(&delivery.job.id)), "one came twice");
         settle_all(&*queue, received).await;
     }
-    let outlook = queue.outlook().await.unwrap();
+    let outlook = queue.outlook(&demand).await.unwrap();
     assert!(!outlook.ready && !outlook.running && !outlook.parked, "{outlook:?}");
 }
 

@@ -258,10 +258,10 @@ impl Queue for SqliteQueue {
         }))
     }
 
-    fn outlook(&self) -> Answer<'_, Result<Outlook, QueueError>> {
-        Box::pin(self.read(|connection, shared| {
-            let runner = Some(shared.runner.load(Ordering::Acquire)).filter(|runner| *runner != 0);
-            inspect::outlook(connection, runner, shared.clock.now()).map_err(|e| fault::of("cannot look for jobs", e))
+    fn outlook<'a>(&'a self, served: &'a Demand) -> Answer<'a, Result<Outlook, QueueError>> {
+        let served = served.clone();
+        Box::pin(self.read(move |connection, shared| {
+            inspect::outlook(connection, &served, shared.clock.now()).map_err(|e| fault::of("cannot look for jobs", e))
         }))
     }
 

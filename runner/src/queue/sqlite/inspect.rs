@@ -1,6 +1,6 @@
 //! Looking: lists, one job, counts. It reads on a connection of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use rusqlite::types::{ToSql, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -14,7 +14,7 @@ use super::{fault, record};
 use crate::clock::UnixMs;
 use crate::generation::Generation;
 use crate::outcome::{Failure, Kind};
-use crate::queue::{Count, Filter, Listed, Outlook, QueueError, Shown, State, Stats};
+use crate::queue::{Count, Demand, Filter, Listed, Outlook, QueueError, Shown, State, Stats};
 
 /// What a list reads, in the order in which [`listed`] takes it.
 const LISTED: &str = "record, state, run_at_ms, attempt, failures, retries, requeues, enqueued_at_ms, started_at_ms,
@@ -129,23 +129,12 @@ pub(super) fn stats(connection: &Connection, now: UnixMs) -> rusqlite::Result<St
     })
 }
 
-/// Whether there is anything to wait for, by seeks alone. `runner` is who asks, if it is one.
-pub(super) fn outlook(connection: &Connection, runner: Option<i64>, now: UnixMs) -> rusqlite::Result<Outlook> {
-    let mut served = served_now(connection, now)?;
-    let all = served_now(connection, now)?;
-    if let Some(runner) = runner {
-        served.others = connection
-            .prepare_cached("select others from runner where id = ?1")?
-            .query_row([runner], |row| row.get(0))
-            .optional()?
-            .unwrap_or(false);
-        if !served.others {
-            served.types = connection
-                .prepare_cached("select job_type from served where runner = ?1")?
-                .query_map([runner], |row| row.get(0))?
-                .collect::<rusqlite::Result<_>>()?;
-        }
-    }
+/// Whether there is anything to wait for by whoever serves `served`, by seeks alone.
+pub(super) fn outlook(connection: &Connection, served: &Demand, now: UnixMs) -> rusqlite::Result<Outlook> {
+    // All of it as it was at one moment: a job that is claimed between two questions would be in neither answer.
+    let connection = &connection.unchecked_transaction()?;
+    let live = served_now(connection, now)?;
+    let types: HashSet<&str> = served.types.iter().map(|(job_type, _)| &**job_type).collect();
     let mut outlook = Outlook {
         running: connection.prepare_cached("select 1 from job where state = 3 limit 1")?.exists([])?,
         ..Outlook::default()
@@ -153,8 +142,8 @@ pub(super) fn outlook(connection: &Connection, runner: Option<i64>, now: UnixMs)
     let mut after = String::new();
     while let Some(job_type) = next_waiting_type(connection, &after)? {
         after.clone_from(&job_type);
-        if !served.others && !served.types.contains(&job_type) {
-            outlook.parked |= !all.others && !all.types.contains(&job_type);
+        if served.others.is_none() && !types.contains(job_type.as_str()) {
+            outlook.parked |= !live.others && !live.types.contains(&job_type);
             continue;
         }
         outlook.ready |= connection
