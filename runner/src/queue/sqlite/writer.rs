@@ -11,11 +11,13 @@ use super::bell::Bell;
 use super::claim::{Claim, Claimed, Dry};
 use super::inbox::{Enqueue, How, Order, Settle, Work};
 use super::record::Records;
-use super::runners::{self, End, EnterError, Peers, Registration};
+use super::runners::{End, Peers, Registration};
 use super::tally::Tally;
 use super::upkeep::Sweep;
-use super::{Shared, dead, enqueue, fault, settle, upkeep};
+use super::{Shared, dead, enqueue, fault, settle};
 use crate::queue::{Demand, Enqueued, QueueError, Settled};
+
+mod lease;
 
 /// How often a runner looks for changes that nobody rang for.
 const RECHECK: Duration = Duration::from_secs(3);
@@ -26,9 +28,6 @@ const SICK_MAX: Duration = Duration::from_secs(5);
 
 /// A sweep beside settlements looks at twice the rows that are settled, and this many more: it is always faster than they.
 const SWEEP_ROWS: usize = 64;
-
-/// Rows that a sweep of the upkeep looks at.
-const UPKEEP_ROWS: usize = 1_024;
 
 /// The thread's own.
 pub(super) struct Writer {
@@ -341,101 +340,6 @@ impl Writer {
         self.shared.inbox.changed.notify_waiters();
     }
 
-    /// Becomes a runner. The jobs of those who died before are taken over first.
-    fn register(&mut self) {
-        let entered = self.enter();
-        match entered {
-            Ok(registration) => {
-                self.well();
-                debug!(runner = registration.id, "runner registered");
-                self.shared.set_runner(Some(registration.id));
-                self.registration = Some(registration);
-                self.served = None;
-                self.dry.clear();
-                self.next_upkeep = Some(Instant::now() + self.shared.heartbeat);
-                self.bell.watch(Arc::downgrade(&self.shared));
-                self.look_for_peers(false);
-                self.bell.ring();
-            }
-            Err(error) if error.transient => self.sicken(&error),
-            Err(error) => self.refuse(error),
-        }
-    }
-
-    fn enter(&mut self) -> Result<Registration, QueueError> {
-        let sqlite = |e| fault::of("cannot register as a runner", e);
-        let now = self.shared.clock.now();
-        let transaction =
-            Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate).map_err(sqlite)?;
-        let registration = Registration::enter(&transaction, &self.shared, now).map_err(|e| match e {
-            EnterError::Sqlite(e) => sqlite(e),
-            EnterError::Io(e) => QueueError {
-                message: format!("cannot write to the state folder `{}`: {e}", self.shared.state_dir.display()),
-                hint: Some("`state_dir` names the folder; it must be writable, on a disk with space".to_owned()),
-                transient: e.kind() == std::io::ErrorKind::StorageFull,
-            },
-        })?;
-        self.kept_bytes = kept_bytes(&transaction).map_err(sqlite)?;
-        transaction.commit().map_err(sqlite)?;
-        Ok(registration)
-    }
-
-    /// Somebody took this runner for dead while it was stopped: what it holds is somebody else's.
-    fn lose_lease(&mut self) {
-        warn!("this runner stood still for longer than its lease: others took its jobs, and it registers anew");
-        if let Some(registration) = self.registration.take() {
-            registration.leave();
-        }
-        self.shared.set_runner(None);
-        self.shared.inbox.lock().claimed.clear();
-        self.next_upkeep = None;
-        self.again = true;
-    }
-
-    fn look_for_peers(&mut self, heartbeat: bool) {
-        let Some(registration) = &self.registration else { return };
-        match self.peers.look(&self.connection, registration.id, &self.shared, heartbeat) {
-            Ok(stuck) => {
-                for peer in stuck {
-                    self.bury_peer(peer, End::Stuck);
-                }
-            }
-            Err(e) => self.sicken(&fault::of("cannot look for other runners", e)),
-        }
-    }
-
-    /// Takes over the jobs of a runner that is no more.
-    fn bury_peer(&mut self, peer: i64, end: End) {
-        let now = self.shared.clock.now();
-        let dir = self.shared.runners_dir();
-        let mut tally = Tally::default();
-        let taken = sync(&self.connection, &mut self.syncs, true).and_then(|()| {
-            let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
-            let taken = runners::take_over(&transaction, &dir, peer, end, now, &mut tally)?;
-            transaction.commit()?;
-            Ok(taken)
-        });
-        match taken {
-            Ok(taken) => {
-                self.peers.forget(peer);
-                if let Some(jobs) = taken {
-                    warn!(runner = peer, jobs, "runner {}: its jobs are taken over", end.word());
-                    self.dry.clear();
-                    self.again = true;
-                }
-                if end == End::Died {
-                    runners::remove_files(&dir, peer);
-                }
-            }
-            Err(e) => {
-                self.sicken(&fault::of("cannot take over the jobs of a dead runner", e));
-                if end == End::Died {
-                    self.shared.inbox.peer_gone(peer);
-                }
-            }
-        }
-    }
-
     /// Looks, now and then, whether others changed something without ringing, and whether a job is due by now.
     fn recheck(&mut self) {
         if Instant::now() < self.next_recheck {
@@ -451,51 +355,6 @@ impl Writer {
             }
             Err(e) => debug!(error = %e, "cannot ask for changes"),
         }
-    }
-
-    fn upkeep(&mut self) {
-        let regular = !std::mem::take(&mut self.upkeep_goes_on);
-        let kept = match self.keep_up() {
-            Ok(kept) => kept,
-            Err(e) => return self.sicken(&fault::of("cannot renew the lease", e)),
-        };
-        match kept {
-            None => self.lose_lease(),
-            Some(more) => {
-                self.well();
-                let pause = if more { Duration::ZERO } else { self.shared.heartbeat };
-                self.next_upkeep = Some(Instant::now() + pause);
-                self.upkeep_goes_on = more;
-                self.look_for_peers(regular);
-            }
-        }
-    }
-
-    /// One pass; whether there is more to do now. None: the lease was lost.
-    fn keep_up(&mut self) -> rusqlite::Result<Option<bool>> {
-        let Some(registration) = &self.registration else { return Ok(None) };
-        let now = self.shared.clock.now();
-        let mut tally = Tally::default();
-        // What a pass does is done again if a power failure takes it back.
-        sync(&self.connection, &mut self.syncs, false)?;
-        let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
-        if !registration.renew(&transaction, now, self.shared.lease)? {
-            return Ok(None);
-        }
-        let orphans = runners::adopt_orphans(&transaction)?;
-        let served = runners::served_now(&transaction, now)?;
-        let served = (!served.others).then_some(&served.types);
-        let mut more = upkeep::expire_parked(&transaction, served, self.shared.park_for, now)?;
-        more |= upkeep::forget_identities(&transaction, now)?;
-        let kept = kept_bytes(&transaction)?;
-        more |= self.sweep.step(&transaction, self.shared.keep, kept, UPKEEP_ROWS, now, &mut tally)?;
-        tally.write(&transaction)?;
-        transaction.commit()?;
-        self.kept_bytes = kept + tally.kept_bytes();
-        if orphans > 0 {
-            self.dry.clear();
-        }
-        Ok(Some(more))
     }
 
     /// Puts back what was claimed and not picked up, now that nobody will.
@@ -515,37 +374,6 @@ impl Writer {
                 answer(reply, ());
             }
         }
-    }
-
-    /// Gives up what this runner holds, and leaves nothing behind.
-    fn close(&mut self) {
-        let Some(registration) = self.registration.take() else { return };
-        match self.give_up(registration.id) {
-            Ok(waiting) => {
-                registration.leave();
-                if waiting && !self.peers.is_empty() {
-                    self.bell.ring();
-                }
-            }
-            // The lock goes with the process: the next runner takes over as after a death.
-            Err(e) => warn!(error = %e, "cannot sign off from the queue: the next runner takes over what is held"),
-        }
-    }
-
-    fn give_up(&mut self, id: i64) -> rusqlite::Result<bool> {
-        let now = self.shared.clock.now();
-        let mut tally = Tally::default();
-        sync(&self.connection, &mut self.syncs, true)?;
-        let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
-        for receipt in self.shared.slots.started() {
-            let slot = super::slots::Slot { receipt, executing: true, alone: false };
-            runners::count_start(&transaction, slot, id, false, now)?;
-        }
-        runners::put_back(&transaction, id, &mut tally)?;
-        transaction.execute("delete from served where runner = ?1", [id])?;
-        transaction.execute("delete from runner where id = ?1", [id])?;
-        transaction.commit()?;
-        Ok(tally.ring)
     }
 }
 
@@ -595,10 +423,6 @@ fn write_served(connection: &Connection, runner: i64, served: &Served) -> rusqli
         insert.execute((runner, job_type))?;
     }
     Ok(())
-}
-
-fn kept_bytes(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.prepare_cached("select coalesce(sum(bytes), 0) from completed")?.query_row([], |row| row.get(0))
 }
 
 /// Takes the order to close out, if it is there.
