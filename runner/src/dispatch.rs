@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use self::backlog::{Backlog, Turn};
 use crate::clock::Clock;
 use crate::outcome::{Disposition, Outcome, RetryAfter};
-use crate::queue::{AttemptRecord, Delivery, Queue, QueueError, Settled, Settlement};
+use crate::queue::{AttemptRecord, Delivery, Demand, Queue, QueueError, Settled, Settlement};
 use crate::registry::Registry;
 use crate::retry;
 use crate::sandbox::Attempt;
@@ -112,7 +112,7 @@ impl Dispatcher {
                 () = drain.cancelled() => return Ok(()),
                 deliveries = self.parts.queue.receive(&demand) => self.take_in(deliveries?, &registry),
                 () = self.changed.notified() => {}
-                empty = self.emptied(), if until_empty => if empty? { return Ok(()) },
+                empty = self.emptied(&demand), if until_empty => if empty? { return Ok(()) },
             }
         }
     }
@@ -135,14 +135,13 @@ impl Dispatcher {
     }
 
     /// Answers whether all is done that `--until-empty` waits for, some time after it might be.
-    async fn emptied(&self) -> Result<bool, QueueError> {
+    async fn emptied(&self, demand: &Demand) -> Result<bool, QueueError> {
         /// Jobs that other runners hold end without our being told.
         const LOOK_AGAIN: Duration = Duration::from_millis(100);
         loop {
             if self.backlog().in_flight() == 0 {
-                let served = self.parts.registry.load().served();
-                let outlook = self.parts.queue.outlook(&served).await?;
-                if !outlook.ready && !outlook.running && outlook.next_retry_at.is_none() {
+                let outlook = self.parts.queue.outlook(demand).await?;
+                if !outlook.ready && !outlook.running {
                     return Ok(true);
                 }
             }

@@ -40,9 +40,8 @@ pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
     /// How many jobs there are, by type and state.
     fn stats(&self) -> Answer<'_, Result<Stats, QueueError>>;
 
-    /// Whether there is anything to wait for by whoever serves the types in `served` (its room does not matter), found
-    /// without counting.
-    fn outlook<'a>(&'a self, served: &'a Demand) -> Answer<'a, Result<Outlook, QueueError>>;
+    /// Whether there is anything to wait for, for a runner that serves what `demand` lists; found without counting.
+    fn outlook<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<Outlook, QueueError>>;
 
     /// Jobs that pass `filter`, oldest first.
     fn list(&self, filter: Filter) -> Answer<'_, Result<Vec<Listed>, QueueError>>;
@@ -297,7 +296,8 @@ pub struct Stats {
     pub fenced_total: u64,
 }
 
-/// What there is to wait for. A type is served here if whoever asks says so.
+/// What there is to wait for. A type is served here if this runner's last [`Demand`] named it; asked of a queue that has
+/// received nothing yet, if any live runner serves it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Outlook {
     /// A job of a type that is served here is ready.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::handler::Handler;
-use crate::queue::Demand;
 
 /// The job type of a handler that takes every type which no other handler claims.
 pub const OTHERS: &str = "*";
@@ -71,14 +70,6 @@ impl Registry {
     /// The handler of every other type.
     pub fn others(&self) -> Option<&Arc<Handler>> {
         self.others.as_ref()
-    }
-
-    /// What is served, with room for nothing.
-    pub fn served(&self) -> Demand {
-        Demand {
-            types: self.by_type.keys().map(|job_type| (Arc::clone(job_type), 0)).collect(),
-            others: self.others.as_ref().map(|_| 0),
-        }
     }
 
     fn owner(&self, job_type: &str) -> Option<&Arc<Handler>> {

@@ -258,10 +258,10 @@ impl Queue for SqliteQueue {
         }))
     }
 
-    fn outlook<'a>(&'a self, served: &'a Demand) -> Answer<'a, Result<Outlook, QueueError>> {
-        let served = served.clone();
+    fn outlook<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<Outlook, QueueError>> {
+        let demand = demand.clone();
         Box::pin(self.read(move |connection, shared| {
-            inspect::outlook(connection, &served, shared.clock.now()).map_err(|e| fault::of("cannot look for jobs", e))
+            inspect::outlook(connection, &demand, shared.clock.now()).map_err(|e| fault::of("cannot look for jobs", e))
         }))
     }
 

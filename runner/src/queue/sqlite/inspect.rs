@@ -129,12 +129,12 @@ pub(super) fn stats(connection: &Connection, now: UnixMs) -> rusqlite::Result<St
     })
 }
 
-/// Whether there is anything to wait for by whoever serves `served`, by seeks alone.
-pub(super) fn outlook(connection: &Connection, served: &Demand, now: UnixMs) -> rusqlite::Result<Outlook> {
-    // All of it as it was at one moment: a job that is claimed between two questions would be in neither answer.
-    let connection = &connection.unchecked_transaction()?;
-    let live = served_now(connection, now)?;
-    let types: HashSet<&str> = served.types.iter().map(|(job_type, _)| &**job_type).collect();
+/// Whether there is anything to wait for, by seeks alone, for a runner that serves what `demand` lists.
+pub(super) fn outlook(connection: &Connection, demand: &Demand, now: UnixMs) -> rusqlite::Result<Outlook> {
+    let all = served_now(connection, now)?;
+    let here: HashSet<&str> = demand.types.iter().map(|(job_type, _)| &**job_type).collect();
+    // A handler of `*` takes what nobody claims.
+    let serves = |job_type: &str| here.contains(job_type) || demand.others.is_some() && !all.types.contains(job_type);
     let mut outlook = Outlook {
         running: connection.prepare_cached("select 1 from job where state = 3 limit 1")?.exists([])?,
         ..Outlook::default()
@@ -142,8 +142,8 @@ pub(super) fn outlook(connection: &Connection, served: &Demand, now: UnixMs) -> 
     let mut after = String::new();
     while let Some(job_type) = next_waiting_type(connection, &after)? {
         after.clone_from(&job_type);
-        if served.others.is_none() && !types.contains(job_type.as_str()) {
-            outlook.parked |= !live.others && !live.types.contains(&job_type);
+        if !serves(&job_type) {
+            outlook.parked |= !all.others && !all.types.contains(&job_type);
             continue;
         }
         outlook.ready |= connection
