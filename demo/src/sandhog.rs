@@ -5,7 +5,6 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 /// The program, and the queue that it works on.
 #[derive(Debug)]
@@ -81,17 +80,16 @@ impl Sandhog {
 
     /// Counts the jobs.
     pub fn stats(&self) -> Result<Stats> {
-        self.read(&["stats", "--json"])
+        let json = output(self.command(&["stats", "--json"]))?;
+        serde_json::from_slice(&json).context("cannot read what `sandhog stats` says")
     }
 
     /// All jobs, ended ones included.
     pub fn jobs(&self) -> Result<Vec<Listed>> {
-        self.read(&["jobs", "list", "--json", "--limit", &LIST_MAX.to_string()])
-    }
-
-    fn read<T: DeserializeOwned>(&self, words: &[&str]) -> Result<T> {
-        let json = output(self.command(words))?;
-        serde_json::from_slice(&json).with_context(|| format!("cannot read what `sandhog {}` says", words.join(" ")))
+        let words = ["jobs", "list", "--json", "--limit", &LIST_MAX.to_string()];
+        let json = output(self.command(&words))?;
+        let jobs = serde_json::Deserializer::from_slice(&json).into_iter().collect::<Result<_, _>>();
+        jobs.context("cannot read what `sandhog jobs list` says")
     }
 }
 

@@ -32,8 +32,8 @@ pub(crate) fn log(level: Level, line: &str) {
     host::log(level, line);
 }
 
-/// Says where a panic was and why, before it traps: through the log, since `wasm32-unknown-unknown` has no stderr, and to
-/// stderr where there is one, since its last lines are kept with the failed attempt.
+/// Says where a panic was and why, before it traps: through the log, which every target has. The runner keeps the last line
+/// of level error with the failed attempt.
 fn report(panic: &PanicHookInfo<'_>) {
     let why = panic.payload_as_str().unwrap_or("of a type that cannot be shown");
     let line = match panic.location() {
@@ -41,8 +41,6 @@ fn report(panic: &PanicHookInfo<'_>) {
         None => format!("panicked: {why}"),
     };
     log(Level::Error, &line);
-    #[cfg(target_os = "wasi")]
-    eprintln!("{line}");
 }
 
 impl From<types::Job> for Job {

@@ -148,7 +148,7 @@ async fn list_what_waits(queue: &dyn Queue) -> Result<()> {
     for state in [State::Scheduled, State::Parked] {
         for count in stats.counts.iter().filter(|count| count.state == state) {
             let job_type = count.job_type.as_deref().unwrap_or("?");
-            tracing::info!(job.type = %job_type, jobs = count.jobs, "{} jobs of type `{job_type}` stay {}", count.jobs, state.as_str());
+            tracing::info!(job.type = %job_type, jobs = count.jobs, "jobs of type `{job_type}` that stay {}: {}", state.as_str(), count.jobs);
         }
     }
     Ok(())

@@ -141,7 +141,7 @@ impl Dispatcher {
         loop {
             if self.backlog().in_flight() == 0 {
                 let outlook = self.parts.queue.outlook(demand).await?;
-                if !outlook.ready && !outlook.running {
+                if !outlook.ready && !outlook.running && outlook.next_retry_at.is_none() {
                     return Ok(true);
                 }
             }

@@ -296,8 +296,7 @@ pub struct Stats {
     pub fenced_total: u64,
 }
 
-/// What there is to wait for. A type is served here if this runner's last [`Demand`] named it; asked of a queue that has
-/// received nothing yet, if any live runner serves it.
+/// What there is to wait for. A type is served here if the [`Demand`] of whoever asks names it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Outlook {
     /// A job of a type that is served here is ready.

@@ -131,6 +131,8 @@ pub(super) fn stats(connection: &Connection, now: UnixMs) -> rusqlite::Result<St
 
 /// Whether there is anything to wait for, by seeks alone, for a runner that serves what `demand` lists.
 pub(super) fn outlook(connection: &Connection, demand: &Demand, now: UnixMs) -> rusqlite::Result<Outlook> {
+    // All as of one moment: a job that is claimed between two questions would be in neither answer.
+    let connection = &connection.unchecked_transaction()?;
     let all = served_now(connection, now)?;
     let here: HashSet<&str> = demand.types.iter().map(|(job_type, _)| &**job_type).collect();
     // A handler of `*` takes what nobody claims.
