@@ -20,6 +20,8 @@ pub struct Job {
     pub attempt: u32,
     /// How many attempts failed so far.
     pub failures: u32,
+    /// How often its handler asked for a retry, since it was enqueued or last requeued.
+    pub retries_requested: u32,
     /// How many starts were interrupted by the runner, which are nobody's failure.
     pub interruptions: u32,
     /// When it was enqueued.

@@ -138,6 +138,7 @@ impl Invoke {
             body: text.to_owned(),
             attempt: 1,
             failures: 0,
+            retries_requested: 0,
             interruptions: 0,
             enqueued_at: SystemClock.now(),
             first_started_at: None,

@@ -249,6 +249,7 @@ mod tests {
                 body: "{}".into(),
                 attempt: 1,
                 failures: 0,
+                retries_requested: 0,
                 interruptions: 0,
                 enqueued_at: UnixMs(0),
                 first_started_at: None,

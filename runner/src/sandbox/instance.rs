@@ -92,6 +92,7 @@ pub(super) fn start_once(prepared: &Prepared, limits: &Limits) -> Result<(), Loa
         body: String::new(),
         attempt: 0,
         failures: 0,
+        retries_requested: 0,
         interruptions: 0,
         enqueued_at: UnixMs(0),
         first_started_at: None,
