@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use crate::clock::UnixMs;
 
 /// One unit of work, as one attempt sees it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Job {
     /// What people and handlers call it. The same on every attempt.
     pub id: String,

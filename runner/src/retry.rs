@@ -133,18 +133,7 @@ mod tests {
     const NOW: UnixMs = UnixMs(1_000_000_000);
 
     fn job() -> Job {
-        Job {
-            id: "1".into(),
-            job_type: "t".into(),
-            body: "{}".into(),
-            attempt: 1,
-            failures: 0,
-            retries_requested: 0,
-            interruptions: 0,
-            enqueued_at: UnixMs(0),
-            first_started_at: None,
-            metadata: Vec::new(),
-        }
+        Job { id: "1".into(), job_type: "t".into(), body: "{}".into(), attempt: 1, ..Job::default() }
     }
 
     fn decided(policy: &Policy, job: &Job, outcome: Outcome) -> Disposition {
