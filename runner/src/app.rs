@@ -58,6 +58,8 @@ pub fn run(config: Config, until_empty: bool) -> Result<()> {
         Ok(())
     });
     guests.shutdown_timeout(Duration::from_secs(1));
+    // A component that is still being compiled is not waited for.
+    main.shutdown_background();
     ended
 }
 
@@ -105,7 +107,12 @@ async fn work(
     let to_dispatcher = Arc::clone(&dispatcher);
     let mut reload =
         Reload::new(Arc::clone(config), sandbox.clone(), registry, move || to_dispatcher.registry_changed());
-    reload.load_all().await;
+    let drain = signals.drain.child_token();
+    // Compiling may take long; who wants to stop need not wait for it.
+    tokio::select! {
+        () = reload.load_all() => {}
+        () = drain.cancelled() => {}
+    }
     tracing::info!(
         "ready: handlers from `{}`, jobs from `{}`, {} slots",
         config.handlers.dir.display(),
@@ -113,7 +120,6 @@ async fn work(
         config.slots
     );
 
-    let drain = signals.drain.child_token();
     let ended = tokio::select! {
         biased;
         ended = dispatcher.run(&drain, &signals.stop, config.drain_timeout, until_empty) => ended,
