@@ -112,7 +112,7 @@ impl Dispatcher {
                 () = drain.cancelled() => return Ok(()),
                 deliveries = self.parts.queue.receive(&demand) => self.take_in(deliveries?, &registry),
                 () = self.changed.notified() => {}
-                empty = self.emptied(&demand), if until_empty => if empty? { return Ok(()) },
+                empty = self.emptied(&demand), if until_empty => return empty,
             }
         }
     }
@@ -134,16 +134,13 @@ impl Dispatcher {
         }
     }
 
-    /// Answers whether all is done that `--until-empty` waits for, some time after it might be.
-    async fn emptied(&self, demand: &Demand) -> Result<bool, QueueError> {
+    /// Waits until all is done that `--until-empty` waits for.
+    async fn emptied(&self, demand: &Demand) -> Result<(), QueueError> {
         /// Jobs that other runners hold end without our being told.
         const LOOK_AGAIN: Duration = Duration::from_millis(100);
         loop {
-            if self.backlog().in_flight() == 0 {
-                let outlook = self.parts.queue.outlook(demand).await?;
-                if !outlook.ready && !outlook.running && outlook.next_retry_at.is_none() {
-                    return Ok(true);
-                }
+            if self.backlog().in_flight() == 0 && !self.parts.queue.has_work(demand).await? {
+                return Ok(());
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }

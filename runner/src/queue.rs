@@ -40,8 +40,9 @@ pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
     /// How many jobs there are, by type and state.
     fn stats(&self) -> Answer<'_, Result<Stats, QueueError>>;
 
-    /// Whether there is anything to wait for, for a runner that serves what `demand` lists; found without counting.
-    fn outlook<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<Outlook, QueueError>>;
+    /// Whether a job of a type that `demand` lists is ready, or any job is running, here or in another runner; found without
+    /// counting.
+    fn has_work<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<bool, QueueError>>;
 
     /// Jobs that pass `filter`, oldest first.
     fn list(&self, filter: Filter) -> Answer<'_, Result<Vec<Listed>, QueueError>>;
@@ -294,21 +295,6 @@ pub struct Stats {
     pub runners: u32,
     /// Settlements that came after their lease was lost, since the file was made.
     pub fenced_total: u64,
-}
-
-/// What there is to wait for. A type is served here if the [`Demand`] of whoever asks names it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Outlook {
-    /// A job of a type that is served here is ready.
-    pub ready: bool,
-    /// Some job is handed to some runner, this one or another.
-    pub running: bool,
-    /// Jobs wait whose type no live runner serves.
-    pub parked: bool,
-    /// When the next retry of a type that is served here is due, of those that are not due yet.
-    pub next_retry_at: Option<UnixMs>,
-    /// When the next job of a type that is served here is due, retries and first attempts alike.
-    pub next_due_at: Option<UnixMs>,
 }
 
 /// Jobs of one type in one state.

@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 use self::inbox::{Enqueue, How, Inbox, Order, Settle};
 use self::slots::Slots;
 use super::{
-    Answer, Delivery, Demand, Enqueued, Filter, Keep, Listed, NewJob, Outlook, Queue, QueueError, Receipt, Release,
-    Settled, Settlement, Shown, State, Stats,
+    Answer, Delivery, Demand, Enqueued, Filter, Keep, Listed, NewJob, Queue, QueueError, Receipt, Release, Settled,
+    Settlement, Shown, State, Stats,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -258,10 +258,10 @@ impl Queue for SqliteQueue {
         }))
     }
 
-    fn outlook<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<Outlook, QueueError>> {
+    fn has_work<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<bool, QueueError>> {
         let demand = demand.clone();
         Box::pin(self.read(move |connection, shared| {
-            inspect::outlook(connection, &demand, shared.clock.now()).map_err(|e| fault::of("cannot look for jobs", e))
+            inspect::has_work(connection, &demand, shared.clock.now()).map_err(|e| fault::of("cannot look for jobs", e))
         }))
     }
 

@@ -14,7 +14,7 @@ use super::{fault, record};
 use crate::clock::UnixMs;
 use crate::generation::Generation;
 use crate::outcome::{Failure, Kind};
-use crate::queue::{Count, Demand, Filter, Listed, Outlook, QueueError, Shown, State, Stats};
+use crate::queue::{Count, Demand, Filter, Listed, QueueError, Shown, State, Stats};
 
 /// What a list reads, in the order in which [`listed`] takes it.
 const LISTED: &str = "record, state, run_at_ms, attempt, failures, retries, requeues, enqueued_at_ms, started_at_ms,
@@ -129,40 +129,27 @@ pub(super) fn stats(connection: &Connection, now: UnixMs) -> rusqlite::Result<St
     })
 }
 
-/// Whether there is anything to wait for, by seeks alone, for a runner that serves what `demand` lists.
-pub(super) fn outlook(connection: &Connection, demand: &Demand, now: UnixMs) -> rusqlite::Result<Outlook> {
+/// Whether a job is ready for a runner that serves what `demand` lists, or running anywhere, by seeks alone.
+pub(super) fn has_work(connection: &Connection, demand: &Demand, now: UnixMs) -> rusqlite::Result<bool> {
     // All as of one moment: a job that is claimed between two questions would be in neither answer.
     let connection = &connection.unchecked_transaction()?;
+    if connection.prepare_cached("select 1 from job where state = 3 limit 1")?.exists([])? {
+        return Ok(true);
+    }
     let all = served_now(connection, now)?;
     let here: HashSet<&str> = demand.types.iter().map(|(job_type, _)| &**job_type).collect();
     // A handler of `*` takes what nobody claims.
     let serves = |job_type: &str| here.contains(job_type) || demand.others.is_some() && !all.types.contains(job_type);
-    let mut outlook = Outlook {
-        running: connection.prepare_cached("select 1 from job where state = 3 limit 1")?.exists([])?,
-        ..Outlook::default()
-    };
+    let mut ready =
+        connection.prepare_cached("select 1 from job where state = 2 and job_type = ?1 and run_at_ms <= ?2 limit 1")?;
     let mut after = String::new();
     while let Some(job_type) = next_waiting_type(connection, &after)? {
-        after.clone_from(&job_type);
-        if !serves(&job_type) {
-            outlook.parked |= !all.others && !all.types.contains(&job_type);
-            continue;
+        if serves(&job_type) && ready.exists(params![job_type, now.0])? {
+            return Ok(true);
         }
-        outlook.ready |= connection
-            .prepare_cached("select 1 from job where state = 2 and job_type = ?1 and run_at_ms <= ?2 limit 1")?
-            .exists(params![job_type, now.0])?;
-        let due = |sql| -> rusqlite::Result<Option<UnixMs>> {
-            let at: Option<i64> =
-                connection.prepare_cached(sql)?.query_row(params![job_type, now.0], |row| row.get(0))?;
-            Ok(at.map(UnixMs))
-        };
-        let retry = due("select min(run_at_ms) from job indexed by retrying
-             where state = 2 and attempt > 0 and job_type = ?1 and run_at_ms > ?2")?;
-        let any = due("select min(run_at_ms) from job where state = 2 and job_type = ?1 and run_at_ms > ?2")?;
-        outlook.next_retry_at = outlook.next_retry_at.into_iter().chain(retry).min();
-        outlook.next_due_at = outlook.next_due_at.into_iter().chain(any).min();
+        after = job_type;
     }
-    Ok(outlook)
+    Ok(false)
 }
 
 fn ready_and_due(

@@ -67,7 +67,6 @@ create table job(
     body not null
 );
 create index waiting on job(job_type, run_at_ms) where state = 2;
-create index retrying on job(job_type, run_at_ms) where state = 2 and attempt > 0;
 create index running on job(runner) where state = 3;
 create index dead on job(job_type) where state = 4;
 
