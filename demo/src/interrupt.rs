@@ -9,13 +9,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Says when somebody wants the demo to end.
 #[derive(Debug)]
-pub struct Interrupt(Receiver<()>);
+pub(crate) struct Interrupt(Receiver<()>);
 
 // === impl Interrupt ===
 
 impl Interrupt {
     /// From now on these signals no longer end the process by themselves, which would leave the runner behind.
-    pub fn listen() -> Result<Interrupt> {
+    pub(crate) fn listen() -> Result<Interrupt> {
         let (heard, receiver) = channel();
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().build().context("cannot listen for signals")?;
@@ -40,7 +40,7 @@ impl Interrupt {
     }
 
     /// Waits for `pause`; an error if the demo is to end.
-    pub fn pause(&self, pause: Duration) -> Result<()> {
+    pub(crate) fn pause(&self, pause: Duration) -> Result<()> {
         match self.0.recv_timeout(pause) {
             Err(RecvTimeoutError::Timeout) => Ok(()),
             Ok(()) | Err(RecvTimeoutError::Disconnected) => bail!("interrupted"),

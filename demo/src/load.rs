@@ -13,7 +13,7 @@ use crate::sandhog::output;
 
 /// One round of jobs, one of each README, as a file has them.
 #[derive(Debug)]
-pub struct Round {
+pub(crate) struct Round {
     /// A line a job.
     pub lines: Vec<u8>,
     /// How many.
@@ -22,7 +22,7 @@ pub struct Round {
 
 /// What is expected of the jobs of one type that are sent through once.
 #[derive(Debug)]
-pub struct Odd {
+pub(crate) struct Odd {
     /// The type; none: bytes that are no job.
     pub job_type: Option<&'static str>,
     /// How many.
@@ -34,7 +34,7 @@ pub struct Odd {
 }
 
 /// The jobs that are sent through once.
-pub const ODD: &[Odd] = &[
+pub(crate) const ODD: &[Odd] = &[
     Odd { job_type: Some("poll"), jobs: 3, retries: 2, dead: None },
     Odd { job_type: Some("trap"), jobs: 2, retries: 0, dead: Some("trap") },
     Odd { job_type: Some("spin"), jobs: 2, retries: 0, dead: Some("timeout") },
@@ -58,7 +58,7 @@ struct Package {
 }
 
 /// Finds the READMEs in cargo's registry folder, where they are since the build.
-pub fn gather() -> Result<Round> {
+pub(crate) fn gather() -> Result<Round> {
     let mut round = Round { lines: Vec::new(), jobs: 0 };
     for package in packages()? {
         // Our own have no source.
@@ -81,7 +81,7 @@ pub fn gather() -> Result<Round> {
 }
 
 /// Writes a file of `rounds` rounds.
-pub fn write(file: &Path, round: &Round, rounds: u64) -> Result<()> {
+pub(crate) fn write(file: &Path, round: &Round, rounds: u64) -> Result<()> {
     let context = || format!("cannot write `{}`", file.display());
     let mut out = BufWriter::new(File::create(file).with_context(context)?);
     for _ in 0..rounds {
@@ -91,7 +91,7 @@ pub fn write(file: &Path, round: &Round, rounds: u64) -> Result<()> {
 }
 
 /// Writes a file of the odd jobs.
-pub fn write_odd(file: &Path) -> Result<()> {
+pub(crate) fn write_odd(file: &Path) -> Result<()> {
     let mut text = String::new();
     for odd in ODD {
         for number in 1..=odd.jobs {

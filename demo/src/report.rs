@@ -27,7 +27,7 @@ struct Summary {
 const DIGEST_CHARS: usize = 8;
 
 /// Prints the table and the dead letters.
-pub fn print(jobs: &[Listed]) {
+pub(crate) fn print(jobs: &[Listed]) {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_BORDERS_ONLY).set_header([
         "type",
@@ -78,7 +78,7 @@ fn print_dead(jobs: &[Listed]) {
 }
 
 /// What is not as it should be: `render` jobs of `render-markdown` were enqueued, and the odd ones.
-pub fn faults(jobs: &[Listed], render: u64) -> Vec<String> {
+pub(crate) fn faults(jobs: &[Listed], render: u64) -> Vec<String> {
     let mut faults = Vec::new();
     let summaries = summaries(jobs);
     let none = Summary::default();
@@ -120,7 +120,7 @@ pub fn faults(jobs: &[Listed], render: u64) -> Vec<String> {
 }
 
 /// Prints whether all is well.
-pub fn print_verdict(faults: &[String]) {
+pub(crate) fn print_verdict(faults: &[String]) {
     if faults.is_empty() {
         println!("Every job ended where it should, and both generations completed jobs.\n");
     } else {
@@ -133,7 +133,7 @@ pub fn print_verdict(faults: &[String]) {
 }
 
 /// Prints three commands to go on with.
-pub fn print_what_next(sandhog: &Sandhog, handlers: &Path, folder: &Path) {
+pub(crate) fn print_what_next(sandhog: &Sandhog, handlers: &Path, folder: &Path) {
     let (program, queue, handlers) = (sandhog.program.display(), &sandhog.queue, handlers.display());
     println!("To go on (all of it is in `{}`, and may be deleted):", folder.display());
     println!("  {program} dead list --queue {queue}");

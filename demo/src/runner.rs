@@ -14,7 +14,7 @@ use crate::sandhog::Sandhog;
 
 /// A running `sandhog run`. Dropped, it is killed, which loses no job.
 #[derive(Debug)]
-pub struct Runner {
+pub(crate) struct Runner {
     child: Child,
     log: PathBuf,
 }
@@ -26,7 +26,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(40);
 
 impl Runner {
     /// Starts it with its log in a file.
-    pub fn start(sandhog: &Sandhog, handlers: &Path, config: &Path, log: &Path) -> Result<Runner> {
+    pub(crate) fn start(sandhog: &Sandhog, handlers: &Path, config: &Path, log: &Path) -> Result<Runner> {
         let file = File::create(log).with_context(|| format!("cannot write `{}`", log.display()))?;
         let mut command = sandhog.command(&["run"]);
         command.arg("--handlers").arg(handlers).arg("--config").arg(config);
@@ -38,7 +38,7 @@ impl Runner {
     }
 
     /// An error, with the end of its log, if it has ended.
-    pub fn check(&mut self) -> Result<()> {
+    pub(crate) fn check(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             bail!("the runner ended with {status}\n{}", self.last_words());
         }
@@ -46,7 +46,7 @@ impl Runner {
     }
 
     /// Asks it to drain, with SIGTERM, and waits for its end.
-    pub fn stop(mut self, interrupt: &Interrupt) -> Result<ExitStatus> {
+    pub(crate) fn stop(mut self, interrupt: &Interrupt) -> Result<ExitStatus> {
         self.check()?;
         kill_process(Pid::from_child(&self.child), Signal::TERM).context("cannot signal the runner")?;
         let asked = Instant::now();
@@ -62,7 +62,7 @@ impl Runner {
     }
 
     /// The end of its log.
-    pub fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&log);
         let lines: Vec<_> = text.lines().collect();

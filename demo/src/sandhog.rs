@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 /// The program, and the queue that it works on.
 #[derive(Debug)]
-pub struct Sandhog {
+pub(crate) struct Sandhog {
     /// The program.
     pub program: PathBuf,
     /// The queue's URL.
@@ -17,7 +17,7 @@ pub struct Sandhog {
 
 /// How many jobs there are, from `sandhog stats --json`.
 #[derive(Debug, Deserialize)]
-pub struct Stats {
+pub(crate) struct Stats {
     counts: Vec<Count>,
 }
 
@@ -29,7 +29,7 @@ struct Count {
 
 /// A job, from `sandhog jobs list --json`.
 #[derive(Debug, Deserialize)]
-pub struct Listed {
+pub(crate) struct Listed {
     /// None: the bytes were no job.
     pub job_type: Option<String>,
     /// Where it stands.
@@ -37,8 +37,10 @@ pub struct Listed {
     /// How often the handler asked for a retry.
     pub retries_requested: u32,
     /// Unix time in milliseconds.
+    #[serde(rename = "enqueued_at_ms")]
     pub enqueued_at: i64,
     /// Unix time in milliseconds, of the last attempt.
+    #[serde(rename = "started_at_ms")]
     pub started_at: Option<i64>,
     /// How long the last attempt ran, in microseconds.
     pub duration_us: Option<u64>,
@@ -50,7 +52,7 @@ pub struct Listed {
 
 /// Why a job was buried.
 #[derive(Debug, Deserialize)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The class of it.
     pub kind: String,
     /// The same for people.
@@ -64,14 +66,14 @@ const LIST_MAX: u32 = u32::MAX;
 
 impl Sandhog {
     /// `sandhog WORD… --queue URL`.
-    pub fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(words).args(["--queue", &self.queue]).stdin(Stdio::null());
         command
     }
 
     /// Enqueues a file of jobs, one a line.
-    pub fn enqueue_file(&self, file: &Path, options: &[&str]) -> Result<()> {
+    pub(crate) fn enqueue_file(&self, file: &Path, options: &[&str]) -> Result<()> {
         let mut command = self.command(&["enqueue"]);
         command.arg("--file").arg(file).arg("--quiet").args(options);
         output(command)?;
@@ -79,13 +81,13 @@ impl Sandhog {
     }
 
     /// Counts the jobs.
-    pub fn stats(&self) -> Result<Stats> {
+    pub(crate) fn stats(&self) -> Result<Stats> {
         let json = output(self.command(&["stats", "--json"]))?;
         serde_json::from_slice(&json).context("cannot read what `sandhog stats` says")
     }
 
     /// All jobs, ended ones included.
-    pub fn jobs(&self) -> Result<Vec<Listed>> {
+    pub(crate) fn jobs(&self) -> Result<Vec<Listed>> {
         let words = ["jobs", "list", "--json", "--limit", &LIST_MAX.to_string()];
         let json = output(self.command(&words))?;
         let jobs = serde_json::Deserializer::from_slice(&json).into_iter().collect::<Result<_, _>>();
@@ -94,7 +96,7 @@ impl Sandhog {
 }
 
 /// Runs a command to its end, for what it writes to stdout.
-pub fn output(mut command: Command) -> Result<Vec<u8>> {
+pub(crate) fn output(mut command: Command) -> Result<Vec<u8>> {
     let done = command.output().with_context(|| format!("cannot start `{}`", command.get_program().display()))?;
     if !done.status.success() {
         let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
@@ -109,12 +111,12 @@ pub fn output(mut command: Command) -> Result<Vec<u8>> {
 
 impl Stats {
     /// Jobs that are complete or dead letters.
-    pub fn ended(&self) -> u64 {
+    pub(crate) fn ended(&self) -> u64 {
         self.sum(|state| matches!(state, "completed" | "dead"))
     }
 
     /// Jobs that are neither.
-    pub fn unfinished(&self) -> u64 {
+    pub(crate) fn unfinished(&self) -> u64 {
         self.sum(|state| !matches!(state, "completed" | "dead"))
     }
 

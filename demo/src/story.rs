@@ -34,7 +34,7 @@ const FILE_BYTES: u64 = 16 << 20;
 const CONFIG: &str = "log.level = \"warn\"\n\n[queue]\nkeep_completed = { bytes = \"8GiB\" }\n";
 
 /// Plays it. Answers whether every job ended where it should.
-pub fn play(args: &Args) -> Result<bool> {
+pub(crate) fn play(args: &Args) -> Result<bool> {
     let round = load::gather()?;
     println!("{} READMEs, {} KB, are one round of work", round.jobs, round.lines.len() / 1000);
     let mut stage = Stage::set(args)?;

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-/// One version of a handler: the pair of its component and its manifest, named by the first twelve hexadecimal digits of
-/// the digest of both, so that it has the same name after a restart and in another runner.
+/// One version of a handler: the pair of its component and its manifest.
+///
+/// Its name is the first twelve hexadecimal digits of the digest of both, so that it is the same after a restart and in
+/// another runner.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(Arc<str>);
 

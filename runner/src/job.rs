@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use crate::clock::UnixMs;
 
 /// One unit of work, as one attempt sees it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Job {
     /// What people and handlers call it. The same on every attempt.
     pub id: String,
@@ -20,6 +20,8 @@ pub struct Job {
     pub attempt: u32,
     /// How many attempts failed so far.
     pub failures: u32,
+    /// How often its handler asked for a retry, since it was enqueued or last requeued.
+    pub retries_requested: u32,
     /// How many starts were interrupted by the runner, which are nobody's failure.
     pub interruptions: u32,
     /// When it was enqueued.

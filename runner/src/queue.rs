@@ -133,6 +133,7 @@ pub struct AttemptRecord {
     /// Which start it was, from 1.
     pub number: u32,
     /// When it started.
+    #[serde(rename = "started_at_ms")]
     pub started_at: UnixMs,
     /// How long it ran, in microseconds.
     pub duration_us: u64,
@@ -239,14 +240,18 @@ pub struct Listed {
     /// How often a handler asked for a retry.
     pub retries_requested: u32,
     /// When it was enqueued.
+    #[serde(rename = "enqueued_at_ms")]
     pub enqueued_at: UnixMs,
     /// When it is due, for what waits.
+    #[serde(rename = "run_at_ms")]
     pub run_at: Option<UnixMs>,
     /// When its last attempt started.
+    #[serde(rename = "started_at_ms")]
     pub started_at: Option<UnixMs>,
     /// How long its last attempt ran, in microseconds.
     pub duration_us: Option<u64>,
     /// When it was completed or buried.
+    #[serde(rename = "ended_at_ms")]
     pub ended_at: Option<UnixMs>,
     /// The generation of the handler that ran it last.
     pub generation: Option<Generation>,
@@ -288,8 +293,10 @@ pub struct Stats {
     /// By type and state; a type of none are the malformed.
     pub counts: Vec<Count>,
     /// When the next scheduled job is due.
+    #[serde(rename = "next_due_at_ms")]
     pub next_due_at: Option<UnixMs>,
     /// When the oldest ready job became ready.
+    #[serde(rename = "oldest_ready_at_ms")]
     pub oldest_ready_at: Option<UnixMs>,
     /// Live runners.
     pub runners: u32,

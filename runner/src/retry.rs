@@ -11,8 +11,8 @@ use crate::outcome::{Disposition, Failure, Kind, Outcome, RetryAfter};
 pub struct Policy {
     /// This many failures and the job is buried. From 1.
     pub max_failures: u32,
-    /// How many attempts a handler may ask for, interrupted starts not counted; none: as many as it likes, within
-    /// `expire_after`.
+    /// How many attempts a job has whose handler asks for retries, interrupted starts not counted; none: as many as it likes,
+    /// within `expire_after`.
     pub max_attempts: Option<u32>,
     /// How long after its first start a job may still ask for retries.
     pub expire_after: Duration,
@@ -55,7 +55,8 @@ pub fn decide(
         },
         Outcome::Interrupted { .. } => Disposition::Release { at: release_at(job, now), started: true },
         Outcome::Retry(request) => {
-            let asked = job.attempt.saturating_sub(job.interruptions);
+            // Neither interrupted starts nor what was before a requeue counts.
+            let asked = job.failures.saturating_add(job.retries_requested).saturating_add(1);
             let expires_at = job.first_started_at.unwrap_or(started_at).plus(policy.expire_after);
             if let Some(max) = policy.max_attempts.filter(|max| asked >= *max) {
                 let message =
@@ -71,9 +72,7 @@ pub fn decide(
                 );
                 return Disposition::Bury(Failure::new(Kind::Expired, message));
             }
-            // Each request that was not a failure stretches the backoff, as a failure does.
-            let asked_before = asked.saturating_sub(1);
-            let delay = request.after.unwrap_or_else(|| policy.backoff.delay(asked_before, jitter()));
+            let delay = request.after.unwrap_or_else(|| policy.backoff.delay(job.retries_requested, jitter()));
             Disposition::Retry {
                 at: now.plus(delay),
                 body: request.body,
@@ -134,17 +133,7 @@ mod tests {
     const NOW: UnixMs = UnixMs(1_000_000_000);
 
     fn job() -> Job {
-        Job {
-            id: "1".into(),
-            job_type: "t".into(),
-            body: "{}".into(),
-            attempt: 1,
-            failures: 0,
-            interruptions: 0,
-            enqueued_at: UnixMs(0),
-            first_started_at: None,
-            metadata: Vec::new(),
-        }
+        Job { id: "1".into(), job_type: "t".into(), body: "{}".into(), attempt: 1, ..Job::default() }
     }
 
     fn decided(policy: &Policy, job: &Job, outcome: Outcome) -> Disposition {
@@ -196,10 +185,10 @@ mod tests {
 
     #[test]
     fn request_without_a_delay_backs_off_by_attempt() {
-        for (attempt, interruptions, seconds) in [(1, 0, 1), (2, 0, 2), (5, 2, 4), (40, 0, 600)] {
-            let job = Job { attempt, interruptions, ..job() };
+        for (retries_requested, seconds) in [(0, 1), (1, 2), (2, 4), (40, 600)] {
+            let job = Job { retries_requested, ..job() };
             let disposition = decided(&Policy::default(), &job, Outcome::Retry(RetryRequest::default()));
-            assert_eq!(at(&disposition), Duration::from_secs(seconds), "attempt {attempt}");
+            assert_eq!(at(&disposition), Duration::from_secs(seconds), "{retries_requested}");
         }
     }
 
@@ -207,11 +196,14 @@ mod tests {
     fn request_ends_with_expire_after_and_max_attempts() {
         let retry = || Outcome::Retry(RetryRequest::default());
         let day = Duration::from_secs(24 * 60 * 60);
-        let late = Job { first_started_at: Some(NOW.minus(day)), attempt: 9, ..job() };
+        let late = Job { first_started_at: Some(NOW.minus(day)), ..job() };
         assert_eq!(buried(&decided(&Policy::default(), &late, retry())), Kind::Expired);
         let policy = Policy { max_attempts: Some(3), ..Policy::default() };
-        assert_eq!(buried(&decided(&policy, &Job { attempt: 3, ..job() }, retry())), Kind::OutOfAttempts);
-        let interrupted = Job { attempt: 3, interruptions: 1, ..job() };
+        assert_eq!(
+            buried(&decided(&policy, &Job { failures: 1, retries_requested: 1, ..job() }, retry())),
+            Kind::OutOfAttempts
+        );
+        let interrupted = Job { attempt: 3, interruptions: 1, retries_requested: 1, ..job() };
         assert!(matches!(decided(&policy, &interrupted, retry()), Disposition::Retry { .. }));
     }
 

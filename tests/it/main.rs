@@ -1,6 +1,8 @@
 //! The one integration-test binary: claims through the public surface, or the real one. `tests/README.md` says what belongs
 //! where.
 
+#![expect(clippy::unwrap_used, reason = "a test says with its panic what went wrong")]
+
 mod support;
 
 // How jobs fail, are buried, and what people do about them.
@@ -9,6 +11,8 @@ mod burial;
 mod cli;
 // A job's life: what it is given, how it completes, waits and comes again.
 mod lifecycle;
+// The example handlers, built from source.
+mod examples;
 // What every queue must hold.
 mod queue_contract;
 // New generations, bad files, and jobs that notice neither.

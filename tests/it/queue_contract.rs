@@ -11,10 +11,10 @@ use sandhog::outcome::{Disposition, Failure, Kind, RetryAfter};
 use sandhog::queue::{AttemptRecord, Delivery, Demand, Enqueued, Filter, NewJob, Queue, Settled, Settlement, State};
 
 /// How long anything here may take before it is called a failure.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Holds a queue to all claims. `make` makes a new one for each, with nothing in it.
-pub async fn exercise<F: Future<Output = Arc<dyn Queue>>>(make: impl Fn() -> F) {
+pub(crate) async fn exercise<F: Future<Output = Arc<dyn Queue>>>(make: impl Fn() -> F) {
     let claim = async |name: &str, held: std::pin::Pin<Box<dyn Future<Output = ()>>>| {
         eprintln!("claim: {name}");
         within(held).await;
@@ -337,45 +337,45 @@ async fn stopped_queue_still_settles(queue: Arc<dyn Queue>) {
 }
 
 /// Fails what takes longer than anybody's patience.
-pub async fn within<T>(what: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what).await.expect("it takes too long")
 }
 
-pub fn demand(job_type: &str, room: u32) -> Demand {
+pub(crate) fn demand(job_type: &str, room: u32) -> Demand {
     Demand { types: vec![(job_type.into(), room)], others: None }
 }
 
-pub async fn receive_one(queue: &dyn Queue, job_type: &str) -> Delivery {
+pub(crate) async fn receive_one(queue: &dyn Queue, job_type: &str) -> Delivery {
     let mut received = within(queue.receive(&demand(job_type, 1))).await.unwrap();
     assert_eq!(received.len(), 1);
     received.remove(0)
 }
 
-pub async fn enqueue(queue: &dyn Queue, jobs: Vec<NewJob>) -> Vec<Enqueued> {
+pub(crate) async fn enqueue(queue: &dyn Queue, jobs: Vec<NewJob>) -> Vec<Enqueued> {
     within(queue.enqueue(jobs)).await.unwrap()
 }
 
-pub async fn settle(queue: &dyn Queue, delivery: Delivery, settlement: Settlement) -> Settled {
+pub(crate) async fn settle(queue: &dyn Queue, delivery: Delivery, settlement: Settlement) -> Settled {
     within(queue.settle(delivery, settlement)).await
 }
 
-pub async fn settle_all(queue: &dyn Queue, deliveries: Vec<Delivery>) {
+pub(crate) async fn settle_all(queue: &dyn Queue, deliveries: Vec<Delivery>) {
     let settled: Vec<_> = deliveries.into_iter().map(|delivery| queue.settle(delivery, complete())).collect();
     for settled in settled {
         assert_eq!(within(settled).await, Settled::Settled);
     }
 }
 
-pub async fn counted(queue: &dyn Queue, state: State) -> u64 {
+pub(crate) async fn counted(queue: &dyn Queue, state: State) -> u64 {
     let stats = queue.stats().await.unwrap();
     stats.counts.iter().filter(|count| count.state == state).map(|count| count.jobs).sum()
 }
 
-pub fn new_job(job_type: &str) -> NewJob {
+pub(crate) fn new_job(job_type: &str) -> NewJob {
     later(job_type, None)
 }
 
-pub fn named(job_type: &str, id: &str) -> NewJob {
+pub(crate) fn named(job_type: &str, id: &str) -> NewJob {
     let NewJob::Job { job_type, body, run_at, metadata, .. } = new_job(job_type) else { unreachable!() };
     NewJob::Job { job_type, body, id: Some(id.into()), run_at, metadata }
 }
@@ -390,7 +390,7 @@ fn later(job_type: &str, run_at: Option<UnixMs>) -> NewJob {
     }
 }
 
-pub fn attempt(delivery: &Delivery, failure: Option<Failure>) -> AttemptRecord {
+pub(crate) fn attempt(delivery: &Delivery, failure: Option<Failure>) -> AttemptRecord {
     AttemptRecord {
         number: delivery.job.attempt,
         started_at: SystemClock.now(),
@@ -401,10 +401,10 @@ pub fn attempt(delivery: &Delivery, failure: Option<Failure>) -> AttemptRecord {
     }
 }
 
-pub fn complete() -> Settlement {
+pub(crate) fn complete() -> Settlement {
     Settlement { disposition: Disposition::Ack { result: None }, attempt: None }
 }
 
-pub fn bury(kind: Kind, message: &str) -> Settlement {
+pub(crate) fn bury(kind: Kind, message: &str) -> Settlement {
     Settlement { disposition: Disposition::Bury(Failure::new(kind, message)), attempt: None }
 }

@@ -29,6 +29,7 @@ fn handler_gets_its_job_and_answers() {
         body: r#"result {"a": "naïve ✓"}"#.to_owned(),
         attempt: 1,
         failures: 0,
+        retries_requested: 0,
         interruptions: 0,
         enqueued_at: UnixMs(1),
         first_started_at: None,

@@ -37,7 +37,7 @@ impl HandClock {
     }
 }
 
-pub fn options(dir: &Path) -> Options {
+pub(crate) fn options(dir: &Path) -> Options {
     Options::new(dir.join("jobs.db"), dir.join("jobs.db.state"))
 }
 

@@ -2,22 +2,22 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub mod guests;
+pub(crate) mod guests;
 mod runner;
 mod seen;
 
-pub use runner::{TestRunner, message, project};
-pub use seen::Seen;
+pub(crate) use runner::{TestRunner, message, project};
+pub(crate) use seen::Seen;
 
 /// How long a test waits for what must come, however busy the machine is. Nothing waits this long that passes.
 /// `SANDHOG_TEST_PATIENCE` sets it, in seconds.
-pub fn patience() -> Duration {
+pub(crate) fn patience() -> Duration {
     let seconds = std::env::var("SANDHOG_TEST_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
     Duration::from_secs(seconds.unwrap_or(60))
 }
 
 /// What an [`eventually!`] waits for: `true`, or something.
-pub trait Came {
+pub(crate) trait Came {
     /// What it is when it has come.
     type Value;
     /// What has come, if it has.
@@ -38,8 +38,10 @@ impl<T> Came for Option<T> {
     }
 }
 
-/// Asks again until the condition is true, or the option is something, which it then answers. For what happens in another
-/// process, which cannot be awaited. A test that can wait for something to end waits for that instead.
+/// Asks again until the condition is true, or the option is something, which it then answers.
+///
+/// For what happens in another process, which cannot be awaited. A test that can wait for something to end waits for that
+/// instead.
 ///
 /// Never to be used for what must *not* happen: let something happen that would come later, and look then.
 #[macro_export]
@@ -58,12 +60,13 @@ macro_rules! eventually {
 }
 
 /// The pause between two looks of an [`eventually!`]: short for a person, long beside what a look costs.
-pub fn pause() {
+#[expect(clippy::disallowed_methods, reason = "what another process does cannot be awaited")]
+pub(crate) fn pause() {
     std::thread::sleep(Duration::from_millis(25));
 }
 
 /// The time of day in milliseconds, as the times of a [`Seen`] are.
-pub fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set");
     i64::try_from(since.as_millis()).expect("it is not the end of time")
 }

@@ -137,11 +137,8 @@ impl Invoke {
             job_type: head.job_type,
             body: text.to_owned(),
             attempt: 1,
-            failures: 0,
-            interruptions: 0,
             enqueued_at: SystemClock.now(),
-            first_started_at: None,
-            metadata: Vec::new(),
+            ..Job::default()
         })
     }
 

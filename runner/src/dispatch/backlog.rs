@@ -220,7 +220,6 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::UnixMs;
     use crate::job::Job;
     use crate::queue::{Receipt, Release};
 
@@ -248,11 +247,7 @@ mod tests {
                 job_type: name.clone(),
                 body: "{}".into(),
                 attempt: 1,
-                failures: 0,
-                interruptions: 0,
-                enqueued_at: UnixMs(0),
-                first_started_at: None,
-                metadata: Vec::new(),
+                ..Job::default()
             };
             let delivery = Delivery::new(job, letter.is_uppercase(), Receipt { record, fence: 1 }, Arc::new(NoQueue));
             let concurrency = if name == "a" { 2 } else { 1 };

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The largest component that is read. CPython with its library has some 20 MB.
+/// The largest component that is read. `CPython` with its library has some 20 MB.
 const COMPONENT_BYTES_MAX: u64 = 256 << 20;
 
 /// The largest manifest that is read.

@@ -15,7 +15,6 @@ use wasmtime::{Store, UpdateDeadline};
 use super::host::{Host, handler};
 use super::load::{LoadError, Prepared};
 use super::{Attempt, GuestLog, Level, Source, trap};
-use crate::clock::UnixMs;
 use crate::job::Job;
 use crate::limits::Limits;
 use crate::outcome::{Failure, Kind, Outcome, RetryRequest};
@@ -86,18 +85,7 @@ pub(super) async fn run(
 /// Makes an instance and throws it away, to see whether it can be done. Blocks.
 pub(super) fn start_once(prepared: &Prepared, limits: &Limits) -> Result<(), LoadError> {
     let deadline = deadline(Instant::now(), limits);
-    let job = Job {
-        id: String::new(),
-        job_type: String::new(),
-        body: String::new(),
-        attempt: 0,
-        failures: 0,
-        interruptions: 0,
-        enqueued_at: UnixMs(0),
-        first_started_at: None,
-        metadata: Vec::new(),
-    };
-    let mut store = store(prepared, Arc::new(job), Arc::new(Unheard), limits, deadline);
+    let mut store = store(prepared, Arc::new(Job::default()), Arc::new(Unheard), limits, deadline);
     let ended = {
         let call = async {
             let instance = prepared.pre.instantiate_async(&mut store).await?;

@@ -59,6 +59,7 @@ fn job(body: &str) -> Arc<Job> {
         body: body.to_owned(),
         attempt: 2,
         failures: 1,
+        retries_requested: 0,
         interruptions: 0,
         enqueued_at: UnixMs(1),
         first_started_at: None,

@@ -9,23 +9,23 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 /// The component of `tests/guests/NAME.wat`, for the world `job-handler`.
-pub fn guest(name: &str) -> Vec<u8> {
+pub(crate) fn guest(name: &str) -> Vec<u8> {
     encoded(&module(&text(name), &contract(), "job-handler"))
 }
 
 /// The text of `tests/guests/NAME.wat`.
-pub fn text(name: &str) -> String {
+pub(crate) fn text(name: &str) -> String {
     let path = root().join(format!("tests/guests/{name}.wat"));
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read `{}`: {e}", path.display()))
 }
 
 /// The text of the contract.
-pub fn contract() -> String {
+pub(crate) fn contract() -> String {
     std::fs::read_to_string(root().join("wit/sandhog.wit")).expect("the contract is there")
 }
 
 /// A core module that carries its component type: what many toolchains emit. `wit` has the world.
-pub fn module(wat: &str, wit: &str, world: &str) -> Vec<u8> {
+pub(crate) fn module(wat: &str, wit: &str, world: &str) -> Vec<u8> {
     let mut module = wat::parse_str(wat).unwrap_or_else(|e| panic!("{e}"));
     let mut resolve = Resolve::default();
     let package = resolve.push_str("contract.wit", wit).unwrap_or_else(|e| panic!("{e:#}"));
@@ -35,7 +35,7 @@ pub fn module(wat: &str, wit: &str, world: &str) -> Vec<u8> {
 }
 
 /// The component of a core module that carries its type.
-pub fn encoded(module: &[u8]) -> Vec<u8> {
+pub(crate) fn encoded(module: &[u8]) -> Vec<u8> {
     let encoder = ComponentEncoder::default().module(module).unwrap_or_else(|e| panic!("{e:#}"));
     encoder.validate(true).encode().unwrap_or_else(|e| panic!("{e:#}"))
 }

@@ -18,7 +18,7 @@ use crate::eventually;
 
 /// A folder with `handlers/`, perhaps a `sandhog.toml`, and the queue `sandhog.db`, and a runner in it, once it was started.
 /// The runner is killed when this is dropped.
-pub struct TestRunner {
+pub(crate) struct TestRunner {
     folder: Arc<TempDir>,
     handlers: PathBuf,
     process: Option<Process>,
@@ -32,7 +32,7 @@ struct Process {
 }
 
 /// A job that is about to be enqueued.
-pub struct Enqueue<'a> {
+pub(crate) struct Enqueue<'a> {
     runner: &'a TestRunner,
     arguments: Vec<String>,
 }
@@ -41,7 +41,7 @@ pub struct Enqueue<'a> {
 
 impl TestRunner {
     /// A folder, with nothing started.
-    pub fn new() -> TestRunner {
+    pub(crate) fn new() -> TestRunner {
         let folder = tempfile::tempdir().expect("there is room for a temporary folder");
         let handlers = folder.path().join("handlers");
         fs::create_dir(&handlers).expect("a new folder is empty");
@@ -49,49 +49,49 @@ impl TestRunner {
     }
 
     /// The usual case: a runner with the obedient guest as handler `obey`.
-    pub fn obeying() -> TestRunner {
+    pub(crate) fn obeying() -> TestRunner {
         TestRunner::new().handler("obey", "obedient").start()
     }
 
     /// Puts the guest `tests/guests/GUEST.wat` into the folder as the handler `name`.
-    pub fn handler(self, name: &str, guest: &str) -> TestRunner {
+    pub(crate) fn handler(self, name: &str, guest: &str) -> TestRunner {
         self.put(&format!("{name}.wasm"), &guests::guest(guest));
         self
     }
 
     /// Gives the handler `name` a manifest.
-    pub fn manifest(self, name: &str, toml: &str) -> TestRunner {
+    pub(crate) fn manifest(self, name: &str, toml: &str) -> TestRunner {
         self.put(&format!("{name}.toml"), toml.as_bytes());
         self
     }
 
     /// Writes `sandhog.toml`.
-    pub fn config(self, toml: &str) -> TestRunner {
+    pub(crate) fn config(self, toml: &str) -> TestRunner {
         fs::write(self.path("sandhog.toml"), toml).expect("the folder is ours");
         self
     }
 
     /// A second runner on the same queue, with a folder of handlers of its own, which is empty.
-    pub fn beside(&self, folder_of_handlers: &str) -> TestRunner {
+    pub(crate) fn beside(&self, folder_of_handlers: &str) -> TestRunner {
         let handlers = self.path(folder_of_handlers);
         fs::create_dir(&handlers).expect("the name is new");
         TestRunner { folder: Arc::clone(&self.folder), handlers, process: None, log: Arc::default() }
     }
 
     /// Starts the runner, and waits until it is ready.
-    pub fn start(mut self) -> TestRunner {
+    pub(crate) fn start(mut self) -> TestRunner {
         self.restart(&[]);
         self
     }
 
     /// The same with arguments for `sandhog run`.
-    pub fn start_with(mut self, arguments: &[&str]) -> TestRunner {
+    pub(crate) fn start_with(mut self, arguments: &[&str]) -> TestRunner {
         self.restart(arguments);
         self
     }
 
     /// Starts the runner again on what is there, and waits until it is ready.
-    pub fn restart(&mut self, arguments: &[&str]) {
+    pub(crate) fn restart(&mut self, arguments: &[&str]) {
         let ready = self.says("ready: ");
         self.spawn(arguments);
         eventually!(self.says("ready: ") > ready || self.is_gone());
@@ -99,7 +99,7 @@ impl TestRunner {
     }
 
     /// Starts the runner, and does not wait.
-    pub fn spawn(&mut self, arguments: &[&str]) {
+    pub(crate) fn spawn(&mut self, arguments: &[&str]) {
         assert!(self.process.is_none(), "the runner is there already");
         let mut child = self.command();
         child.arg("run").arg("--handlers").arg(&self.handlers).args(arguments);
@@ -118,46 +118,46 @@ impl TestRunner {
     }
 
     /// A path in the folder.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// A path in the folder of handlers.
-    pub fn handler_path(&self, name: &str) -> PathBuf {
+    pub(crate) fn handler_path(&self, name: &str) -> PathBuf {
         self.handlers.join(name)
     }
 
     /// Puts a file into the handlers' folder as people should: written elsewhere and renamed in.
-    pub fn put(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
         let part = self.path(&format!("{name}.part"));
         fs::write(&part, bytes).expect("the folder is ours");
         fs::rename(part, self.handlers.join(name)).expect("both are in one file system");
     }
 
     /// Puts a guest into the handlers' folder as the handler `name`.
-    pub fn put_guest(&self, name: &str, guest: &str) {
+    pub(crate) fn put_guest(&self, name: &str, guest: &str) {
         self.put(&format!("{name}.wasm"), &guests::guest(guest));
     }
 
     /// Deletes a file of the handlers' folder.
-    pub fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         fs::remove_file(self.handlers.join(name)).expect("it is there");
     }
 
     // --- the runner's log ---
 
     /// The lines so far.
-    pub fn log(&self) -> Vec<Value> {
+    pub(crate) fn log(&self) -> Vec<Value> {
         self.log.lock().expect("nobody panics holding it").clone()
     }
 
     /// How many lines have `text` in their message.
-    pub fn says(&self, text: &str) -> usize {
+    pub(crate) fn says(&self, text: &str) -> usize {
         self.log().iter().filter(|line| message(line).contains(text)).count()
     }
 
     /// The only message with `text` in it.
-    pub fn said_once(&self, text: &str) -> String {
+    pub(crate) fn said_once(&self, text: &str) -> String {
         let log = self.log();
         let messages: Vec<&str> = log.iter().map(message).filter(|message| message.contains(text)).collect();
         assert_eq!(messages.len(), 1, "`{text}`: {messages:#?}");
@@ -167,18 +167,18 @@ impl TestRunner {
     // --- signals ---
 
     /// SIGTERM: drain.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).expect("it runs");
     }
 
     /// SIGKILL, and waits until it is gone.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         kill_process(self.pid(), Signal::KILL).expect("it runs");
         self.wait();
     }
 
     /// Waits until the runner ends by itself; its log is complete then.
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         eventually!(self.is_gone());
         let Process { mut child, reader } = self.process.take().expect("it was started");
         reader.join().expect("the reader does not panic");
@@ -186,13 +186,13 @@ impl TestRunner {
     }
 
     /// Whether the runner has ended, and all that it said is read.
-    pub fn is_gone(&mut self) -> bool {
+    pub(crate) fn is_gone(&mut self) -> bool {
         let process = self.process.as_mut().expect("it was started");
         process.child.try_wait().expect("it is our child").is_some() && process.reader.is_finished()
     }
 
     /// SIGTERM, and waits until it is gone.
-    pub fn stop(&mut self) -> ExitStatus {
+    pub(crate) fn stop(&mut self) -> ExitStatus {
         self.terminate();
         self.wait()
     }
@@ -205,7 +205,7 @@ impl TestRunner {
     // --- the command line ---
 
     /// `sandhog`, in this folder, and without settings from the environment of the test.
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sandhog"));
         command.current_dir(self.folder.path());
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SANDHOG_")) {
@@ -215,12 +215,12 @@ impl TestRunner {
     }
 
     /// What `sandhog ARGUMENTS` answers.
-    pub fn sandhog(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn sandhog(&self, arguments: &[&str]) -> Output {
         self.command().args(arguments).stdin(Stdio::null()).output().expect("the binary was built")
     }
 
     /// What `sandhog ARGUMENTS` writes to stdout, as it must be well.
-    pub fn stdout(&self, arguments: &[&str]) -> Vec<u8> {
+    pub(crate) fn stdout(&self, arguments: &[&str]) -> Vec<u8> {
         let output = self.sandhog(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "sandhog {arguments:?}: {}: {stderr}", output.status);
@@ -234,23 +234,23 @@ impl TestRunner {
     }
 
     /// Enqueues a job and answers its id.
-    pub fn enqueue(&self, job_type: &str, body: &str) -> String {
+    pub(crate) fn enqueue(&self, job_type: &str, body: &str) -> String {
         self.enqueueing(job_type, body).id()
     }
 
     /// Enqueues a job of type `obey` that the obedient guest understands, and answers its id.
-    pub fn ask(&self, command: &str) -> String {
+    pub(crate) fn ask(&self, command: &str) -> String {
         self.enqueue("obey", &format!(r#"{{"do":"{command}"}}"#))
     }
 
     /// A job that is about to be enqueued.
-    pub fn enqueueing(&self, job_type: &str, body: &str) -> Enqueue<'_> {
+    pub(crate) fn enqueueing(&self, job_type: &str, body: &str) -> Enqueue<'_> {
         let arguments = ["enqueue", "--json", job_type, body].map(str::to_owned).to_vec();
         Enqueue { runner: self, arguments }
     }
 
     /// Enqueues a file of jobs, one a line, with more arguments.
-    pub fn enqueue_lines(&self, lines: impl AsRef<[u8]>, arguments: &[&str]) -> Vec<Enqueued> {
+    pub(crate) fn enqueue_lines(&self, lines: impl AsRef<[u8]>, arguments: &[&str]) -> Vec<Enqueued> {
         let mut file = tempfile::NamedTempFile::new_in(self.folder.path()).expect("the folder is ours");
         file.write_all(lines.as_ref()).expect("there is room");
         let path = file.path().to_str().expect("the path is text");
@@ -258,48 +258,48 @@ impl TestRunner {
     }
 
     /// All that is known of a job.
-    pub fn job(&self, id: &str) -> Seen {
+    pub(crate) fn job(&self, id: &str) -> Seen {
         self.json(&["jobs", "show", "--json", "--body", id]).remove(0)
     }
 
     /// The bytes of a job's body.
-    pub fn body(&self, id: &str) -> Vec<u8> {
+    pub(crate) fn body(&self, id: &str) -> Vec<u8> {
         self.stdout(&["jobs", "show", "--body", id])
     }
 
     /// Whether the job is in that state.
-    pub fn is(&self, id: &str, state: &str) -> bool {
+    pub(crate) fn is(&self, id: &str, state: &str) -> bool {
         self.job(id).state == state
     }
 
     /// The job, once it is in that state.
-    pub fn until(&self, id: &str, state: &str) -> Seen {
+    pub(crate) fn until(&self, id: &str, state: &str) -> Seen {
         eventually!(Some(self.job(id)).filter(|job| job.state == state))
     }
 
     /// The job, once it has ended.
-    pub fn ended(&self, id: &str) -> Seen {
+    pub(crate) fn ended(&self, id: &str) -> Seen {
         eventually!(Some(self.job(id)).filter(|job| job.state == "dead" || job.state == "completed"))
     }
 
     /// The jobs that `sandhog jobs list ARGUMENTS` shows.
-    pub fn jobs(&self, arguments: &[&str]) -> Vec<Seen> {
+    pub(crate) fn jobs(&self, arguments: &[&str]) -> Vec<Seen> {
         self.json(&[&["jobs", "list", "--json", "--limit", "1000000"], arguments].concat())
     }
 
     /// All dead letters.
-    pub fn dead(&self) -> Vec<Seen> {
+    pub(crate) fn dead(&self) -> Vec<Seen> {
         self.json(&["dead", "list", "--json", "--limit", "1000000"])
     }
 
     /// How many jobs are in that state.
-    pub fn count(&self, state: &str) -> u64 {
+    pub(crate) fn count(&self, state: &str) -> u64 {
         let counts = self.stats()["counts"].as_array().cloned().expect("stats have counts");
         counts.iter().filter(|count| count["state"] == state).filter_map(|count| count["jobs"].as_u64()).sum()
     }
 
     /// What `sandhog stats` says.
-    pub fn stats(&self) -> Value {
+    pub(crate) fn stats(&self) -> Value {
         self.json(&["stats", "--json"]).remove(0)
     }
 }
@@ -323,7 +323,7 @@ impl Drop for TestRunner {
 }
 
 /// What a line of the log says.
-pub fn message(line: &Value) -> &str {
+pub(crate) fn message(line: &Value) -> &str {
     line.as_str().or_else(|| line["message"].as_str()).unwrap_or_default()
 }
 
@@ -331,17 +331,17 @@ pub fn message(line: &Value) -> &str {
 
 impl Enqueue<'_> {
     /// With an id.
-    pub fn named(self, id: &str) -> Self {
+    pub(crate) fn named(self, id: &str) -> Self {
         self.with(&["--id", id])
     }
 
     /// Later.
-    pub fn after(self, duration: &str) -> Self {
+    pub(crate) fn after(self, duration: &str) -> Self {
         self.with(&["--after", duration])
     }
 
     /// With a header.
-    pub fn header(self, pair: &str) -> Self {
+    pub(crate) fn header(self, pair: &str) -> Self {
         self.with(&["--header", pair])
     }
 
@@ -351,18 +351,18 @@ impl Enqueue<'_> {
     }
 
     /// Enqueues it.
-    pub fn send(self) -> Enqueued {
+    pub(crate) fn send(self) -> Enqueued {
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
         self.runner.json(&arguments).remove(0)
     }
 
     /// Enqueues it, and answers its id.
-    pub fn id(self) -> String {
+    pub(crate) fn id(self) -> String {
         self.send().id
     }
 }
 
 /// The path of a file of the project.
-pub fn project(path: impl AsRef<Path>) -> PathBuf {
+pub(crate) fn project(path: impl AsRef<Path>) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path)
 }

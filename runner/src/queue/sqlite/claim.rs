@@ -96,7 +96,7 @@ impl<'a> Claim<'a> {
     fn take_type(&mut self, job_type: &str, room: u32) -> rusqlite::Result<bool> {
         let mut statement = self.connection.prepare_cached(
             "select record, id, coalesce(changed_body, body), attempt, failures, interruptions, deaths, enqueued_at_ms,
-                    first_started_at_ms, metadata
+                    first_started_at_ms, metadata, retries
              from job where state = 2 and job_type = ?1 and run_at_ms <= ?2 order by run_at_ms, record limit ?3",
         )?;
         let mut rows = statement.query(params![job_type, self.now.0, room])?;
@@ -124,6 +124,7 @@ impl<'a> Claim<'a> {
             body: row.get(2)?,
             attempt: row.get::<_, u32>(3)?.saturating_add(1),
             failures: row.get(4)?,
+            retries_requested: row.get(10)?,
             interruptions: row.get(5)?,
             enqueued_at: UnixMs(row.get(7)?),
             first_started_at: row.get::<_, Option<i64>>(8)?.map(UnixMs),

@@ -15,7 +15,7 @@ pub(super) fn requeue(
     tally: &mut Tally,
 ) -> rusqlite::Result<Vec<i64>> {
     let mut statement = connection.prepare_cached(
-        "update job set state = 2, run_at_ms = ?2, failures = 0, deaths = 0, requeues = requeues + 1,
+        "update job set state = 2, run_at_ms = ?2, failures = 0, retries = 0, deaths = 0, requeues = requeues + 1,
                 first_started_at_ms = null, ended_at_ms = null, changed_body = null
          where record = ?1 and state = 4 and job_type is not null returning id, job_type",
     )?;

@@ -1,6 +1,6 @@
 //! Records and the ids that are made of them.
 //!
-//! A record is a row's number: 48 bits of milliseconds and 15 bits of a counter, the first 63 free bits of a UUIDv7. New
+//! A record is a row's number: 48 bits of milliseconds and 15 bits of a counter, the first 63 free bits of a `UUIDv7`. New
 //! rows go to the end of the table, their order is time order, and the row of an automatic id is found without an index.
 
 use std::hash::{BuildHasher, RandomState};
@@ -28,7 +28,7 @@ impl Records {
         self.last
     }
 
-    /// The UUIDv7 of `record`; what of it does not follow from the record is random.
+    /// The `UUIDv7` of `record`; what of it does not follow from the record is random.
     pub(super) fn id(&self, record: i64) -> String {
         let record = u128::try_from(record).expect("records are positive");
         let ms = record >> COUNTER_BITS;

@@ -1,0 +1,69 @@
+//! The example handlers, built from source and run by the real program. What each answers is compared.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+/// The folder of the built examples.
+fn handlers() -> &'static PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        // Variables that cargo sets for tests would be taken for the build's own.
+        let built = Command::new(root.join("tools/build-guests")).env_remove("CARGO").output().unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        root.join("target/handlers")
+    })
+}
+
+/// What `sandhog invoke --json` says of one job, and whether it ended well.
+fn invoke(handler: &str, job_type: &str, body: &Value) -> (bool, Value) {
+    let file = handlers().join(format!("{handler}.wasm"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sandhog"));
+    command.arg("invoke").arg(file).arg(body.to_string()).args(["--type", job_type, "--json"]);
+    let output = command.output().unwrap();
+    let said = serde_json::from_slice(&output.stdout);
+    let said = said.unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.success(), said)
+}
+
+#[test]
+fn greet_greets() {
+    let (well, said) = invoke("greet", "greet", &json!({ "name": "Ada" }));
+    assert!(well);
+    assert_eq!(said["result"], json!("Hello, Ada!"), "{said}");
+}
+
+#[test]
+fn render_markdown_renders_and_its_second_build_is_another() {
+    let body = json!({ "markdown": "# It's \"here\"\n\n- [x] done" });
+    let (_, plain) = invoke("render-markdown", "render-markdown", &body);
+    let html = "<h1>It's &quot;here&quot;</h1>\n<ul>\n<li><input disabled=\"\" type=\"checkbox\" checked=\"\"/>\ndone</li>\n</ul>\n";
+    assert_eq!(plain["result"]["html"], json!(html), "{plain}");
+    let (_, smart) = invoke("render-markdown+smart", "render-markdown", &body);
+    assert_eq!(smart["result"]["smart"], json!(true), "{smart}");
+    assert!(
+        smart["result"]["html"].as_str().unwrap().starts_with("<h1>It\u{2019}s \u{201c}here\u{201d}</h1>"),
+        "{smart}"
+    );
+}
+
+#[test]
+fn poll_asks_twice_and_completes_with_the_body_that_it_left() {
+    let (well, first) = invoke("poll", "poll", &json!({}));
+    assert!(well);
+    assert_eq!(first["outcome"], json!("retry"), "{first}");
+    let (_, third) = invoke("poll", "poll", &json!({ "polls": 2 }));
+    assert_eq!(third["result"], json!({ "polls": 3 }), "{third}");
+}
+
+#[test]
+fn hostile_ends_as_its_job_type_says() {
+    for (job_type, kind) in [("trap", "trap"), ("spin", "timeout"), ("memory-hog", "out-of-memory")] {
+        let (well, said) = invoke("hostile", job_type, &json!({}));
+        assert!(!well);
+        assert_eq!(said["kind"], json!(kind), "{said}");
+    }
+}
