@@ -40,7 +40,8 @@ fn greet_greets() {
 fn render_markdown_renders_and_its_second_build_is_another() {
     let body = json!({ "markdown": "# It's \"here\"\n\n- [x] done" });
     let (_, plain) = invoke("render-markdown", "render-markdown", &body);
-    let html = "<h1>It's &quot;here&quot;</h1>\n<ul>\n<li><input disabled=\"\" type=\"checkbox\" checked=\"\"/>\ndone</li>\n</ul>\n";
+    let html =
+        "<h1>It's \"here\"</h1>\n<ul>\n<li><input disabled=\"\" type=\"checkbox\" checked=\"\"/>\ndone</li>\n</ul>\n";
     assert_eq!(plain["result"]["html"], json!(html), "{plain}");
     let (_, smart) = invoke("render-markdown+smart", "render-markdown", &body);
     assert_eq!(smart["result"]["smart"], json!(true), "{smart}");
