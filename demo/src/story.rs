@@ -136,7 +136,9 @@ impl Stage {
     /// enqueued with these.
     fn watch(&mut self, warm: u64, render: u64) -> Result<()> {
         let odd: u64 = ODD.iter().map(|odd| odd.jobs).sum();
-        let bar = ProgressBar::new(render + odd).with_style(style()?);
+        // What ended before there was a bar is no measure of how fast the rest goes.
+        let bar = ProgressBar::new(render + odd).with_style(style()?).with_position(self.sandhog.stats()?.ended());
+        bar.reset_eta();
         let (mut swapped, mut late) = (false, false);
         let mut patience = Patience::new();
         loop {
