@@ -18,6 +18,7 @@
 ;; spin                  never returns
 ;; begin-spin            logs `begun` and never returns
 ;; work N                logs `begun`, counts to N millions and completes
+;; report N              logs `begun`, counts to N millions, logs `begun` again and completes
 ;; grow N, grow-softly N takes N pages of memory; when there are none, traps, or fails with `no memory`
 ;; recurse               calls itself for ever
 ;; table N               grows its table by N elements, or traps
@@ -80,6 +81,7 @@
   (data (i32.const 2112) "\ff\fe")
   (data (i32.const 2128) "a line")
   (data (i32.const 2144) "panicked at src/lib.rs:3:5: boom")
+  (data (i32.const 2176) "report")
   (data (i32.const 2192) "job")
   (data (i32.const 2208) "no memory")
   (data (i32.const 2224) "\"do\":\"")
@@ -348,6 +350,12 @@
       (then
         (call $begin)
         (call $count (call $number))
+        (return (call $complete))))
+    (if (call $says (i32.const 2176) (i32.const 6))
+      (then
+        (call $begin)
+        (call $count (call $number))
+        (call $begin)
         (return (call $complete))))
     (if (call $says (i32.const 1792) (i32.const 4))
       (then

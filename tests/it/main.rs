@@ -9,6 +9,8 @@ mod support;
 mod burial;
 // The command line itself: its help, its words, its exit codes.
 mod cli;
+// Guests' own account of what they did, under kills and reloads.
+mod ledger;
 // A job's life: what it is given, how it completes, waits and comes again.
 mod lifecycle;
 // The example handlers, built from source.
@@ -21,6 +23,8 @@ mod reload;
 mod sandbox;
 // Drains, kills, and who takes over.
 mod shutdown;
+// A file that cannot be written for a while.
+mod sick_file;
 // What is the SQLite queue's alone.
 mod sqlite;
 // Several processes on one SQLite file.

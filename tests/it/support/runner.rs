@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -101,7 +101,9 @@ impl TestRunner {
     /// Starts the runner, and does not wait.
     pub(crate) fn spawn(&mut self, arguments: &[&str]) {
         assert!(self.process.is_none(), "the runner is there already");
-        let mut child = self.command();
+        // Writing beyond a limit on files is to be an error, as on a full disk, and no signal.
+        let mut child = self.clean("sh");
+        child.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#, env!("CARGO_BIN_EXE_sandhog")]);
         child.arg("run").arg("--handlers").arg(&self.handlers).args(arguments);
         child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = child.spawn().expect("the binary was built");
@@ -153,7 +155,9 @@ impl TestRunner {
 
     /// How many lines have `text` in their message.
     pub(crate) fn says(&self, text: &str) -> usize {
-        self.log().iter().filter(|line| message(line).contains(text)).count()
+        // Asked again and again while thousands of lines come in: they are not copied for it.
+        let log = self.log.lock().expect("nobody panics holding it");
+        log.iter().filter(|line| message(line).contains(text)).count()
     }
 
     /// The only message with `text` in it.
@@ -197,6 +201,12 @@ impl TestRunner {
         self.wait()
     }
 
+    /// Lets the runner write no byte to any file, or lets it write again. Its log is a pipe, which is none.
+    pub(crate) fn fill_disk(&self, full: bool) {
+        let limit = Rlimit { current: full.then_some(0), maximum: None };
+        prlimit(Some(self.pid()), Resource::Fsize, limit).expect("it runs, and is ours");
+    }
+
     fn pid(&self) -> Pid {
         let process = self.process.as_ref().expect("it was started");
         Pid::from_child(&process.child)
@@ -206,7 +216,11 @@ impl TestRunner {
 
     /// `sandhog`, in this folder, and without settings from the environment of the test.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sandhog"));
+        self.clean(env!("CARGO_BIN_EXE_sandhog"))
+    }
+
+    fn clean(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         command.current_dir(self.folder.path());
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SANDHOG_")) {
             command.env_remove(name);

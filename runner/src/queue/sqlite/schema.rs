@@ -96,6 +96,12 @@ pub(super) fn open_writer(path: &Path, busy: Duration) -> Result<Connection, Que
     set_patience(&mut connection, busy).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(64);
     check_version(&connection, path)?;
+    // SQLite falls back to reading where it may not write. Such a connection stays so, whatever becomes of the file, and
+    // would have a runner wait for ever.
+    if connection.is_readonly(rusqlite::MAIN_DB).map_err(failed)? {
+        return Err(QueueError::lasting(format!("cannot open the queue `{}`: the file is read-only", path.display()))
+            .with_hint("the file and its directory must be writable for this user"));
+    }
     use_wal(&connection, busy).map_err(failed)?;
     connection
         .execute_batch(
