@@ -100,8 +100,12 @@ impl TestRunner {
 
     /// Starts the runner, and does not wait.
     pub(crate) fn spawn(&mut self, arguments: &[&str]) {
+        self.spawn_as(self.command(), arguments);
+    }
+
+    /// The same, for a command that another starts: `sandhog` is the last of its arguments.
+    pub(crate) fn spawn_as(&mut self, mut child: Command, arguments: &[&str]) {
         assert!(self.process.is_none(), "the runner is there already");
-        let mut child = self.command();
         child.arg("run").arg("--handlers").arg(&self.handlers).args(arguments);
         child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = child.spawn().expect("the binary was built");
@@ -206,7 +210,17 @@ impl TestRunner {
 
     /// `sandhog`, in this folder, and without settings from the environment of the test.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sandhog"));
+        self.here(Command::new(env!("CARGO_BIN_EXE_sandhog")))
+    }
+
+    /// `PROGRAM ARGUMENTS sandhog`, alike.
+    pub(crate) fn command_of(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).arg(env!("CARGO_BIN_EXE_sandhog"));
+        self.here(command)
+    }
+
+    fn here(&self, mut command: Command) -> Command {
         command.current_dir(self.folder.path());
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SANDHOG_")) {
             command.env_remove(name);
