@@ -74,6 +74,23 @@ fn every_hostile_guest_is_stopped_in_its_time_and_the_jobs_beside_it_are_done() 
 }
 
 #[test]
+fn neither_guests_nor_names_of_files_can_write_lines_or_orders_into_a_log_of_text() {
+    let runner = TestRunner::new().config("log.format = 'text'").handler("e\u{1b}[31mv\nil", "idle");
+    runner.put("preview1.wasm", &preview1("preview1"));
+    let mut runner = runner.start();
+    let id = runner.enqueue("preview1", r#"{"do":"e"}"#);
+    assert!(runner.ended(&id).why().contains("line 1\nValueError: boom"), "a dead letter keeps its lines");
+    runner.stop();
+    let said = runner.said_once(&format!("job `{id}` buried"));
+    assert!(said.contains("Traceback:   line 1 ValueError: boom"), "{said}");
+    assert_eq!(runner.says("cannot load handler `e\u{fffd}[31mv il`"), 1);
+    for line in runner.log() {
+        let line = line.as_str().expect("it is text").to_owned();
+        assert!(line.starts_with("20") && !line.contains(char::is_control), "{line:?}");
+    }
+}
+
+#[test]
 fn flood_of_ten_million_lines_is_cut_and_is_no_failure() {
     let runner = TestRunner::obeying();
     let id = runner.ask("log 10000000");
