@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SystemClock;
 use crate::config::{Config, Origin};
-use crate::dispatch::{Dispatcher, Parts};
+use crate::dispatch::{Dispatcher, Parts, given_up};
 use crate::queue::{self, Queue, State};
 use crate::registry::Registry;
 use crate::reload::Reload;
@@ -127,7 +127,12 @@ async fn work(
         () = drain_when_swap_appears(&sandbox, &drain) => unreachable!("it waits on when it has drained"),
     };
     let listed = if until_empty && ended.is_ok() { list_what_waits(queue.as_ref()).await } else { Ok(()) };
-    queue.close().await;
+    tokio::select! {
+        () = queue.close() => {}
+        () = given_up(&signals.stop, config.drain_timeout) => tracing::warn!(
+            "the queue does not close: the next runner takes over what this one holds"
+        ),
+    }
     ended?;
     listed?;
     if drain.is_cancelled() && !signals.drain.is_cancelled() {
@@ -179,6 +184,9 @@ impl Signals {
         let signals = Signals { drain: CancellationToken::new(), stop: CancellationToken::new() };
         let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+        // Unheard, a file that grows over the process's limit would end it. Heard, that is an error of the write.
+        let too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+        drop(signal(too_large).context("cannot listen for SIGXFSZ")?);
         let (drain, stop) = (signals.drain.clone(), signals.stop.clone());
         tokio::spawn(async move {
             for token in [drain, stop] {

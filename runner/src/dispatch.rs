@@ -255,7 +255,12 @@ impl Dispatcher {
         }
         self.slots.wait().await;
         self.settling.close();
-        self.settling.wait().await;
+        tokio::select! {
+            () = self.settling.wait() => {}
+            () = given_up(stop_at_once, drain_timeout) => tracing::warn!(
+                settlements = self.settling.len(), "the queue takes no settlements: what they settle will run again"
+            ),
+        }
     }
 
     fn break_off(&self, why: &str) {
@@ -268,6 +273,18 @@ impl Dispatcher {
         // No code panics while it holds the lock, and if it did the counts would still be nearer the truth than none.
         self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Waits until a stopping runner has waited long enough for a sick queue: for the drain timeout, or, told to stop at once,
+/// for no longer than a well queue takes.
+pub async fn given_up(stop_at_once: &CancellationToken, drain_timeout: Duration) {
+    const AT_ONCE: Duration = Duration::from_secs(1);
+    let told = async {
+        stop_at_once.cancelled().await;
+        tokio::time::sleep(AT_ONCE).await;
+    };
+    // The timeout is one of both ends, and no error.
+    tokio::time::timeout(drain_timeout.max(AT_ONCE), told).await.ok();
 }
 
 /// Starts another slot when it is dropped by a panic.

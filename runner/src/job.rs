@@ -216,17 +216,17 @@ fn twice<'de, A: serde::de::MapAccess<'de>>(mut map: A, malformed: Malformed) ->
 }
 
 fn head(job_type: Option<Name>, job_id: Option<Name>, said: Option<&str>) -> Result<Head, Malformed> {
-    let job_type = match (job_type, said) {
-        (None | Some(Name::Null), None) => return Err(Malformed::NoType),
-        (None | Some(Name::Null), Some(said)) => said.to_owned(),
-        (Some(Name::Other), _) => return Err(Malformed::BadType("is not a string")),
-        (Some(Name::Text(found)), Some(said)) if found != said => {
-            return Err(Malformed::OtherType { found, said: said.to_owned() });
-        }
-        (Some(Name::Text(found)), _) => found,
+    let job_type = match job_type {
+        None | Some(Name::Null) => said.ok_or(Malformed::NoType)?.to_owned(),
+        Some(Name::Other) => return Err(Malformed::BadType("is not a string")),
+        Some(Name::Text(found)) => found,
     };
+    // Before it is compared: an error quotes no name that is none.
     if let Some(fault) = name_fault(&job_type) {
         return Err(Malformed::BadType(fault));
+    }
+    if let Some(said) = said.filter(|said| *said != job_type) {
+        return Err(Malformed::OtherType { found: job_type, said: said.to_owned() });
     }
     // A `job_id` that is no string is the enqueuer's own affair: the older design passed it through.
     let job_id = match job_id {
@@ -315,6 +315,7 @@ mod tests {
         assert_eq!(of(r#"{"job_type":"a","job_id":"7"}"#), Ok(("a".to_owned(), Some("7".to_owned()))));
         assert_eq!(of(r#"{"job_type":"b"}"#), Err(Malformed::OtherType { found: "b".into(), said: "a".into() }));
         assert_eq!(of(r#"{"job_type":5}"#), Err(Malformed::BadType("is not a string")));
+        assert_eq!(of(r#"{"job_type":"b\u001b"}"#), Err(Malformed::BadType("has a control character in it")));
         assert_eq!(of("[]"), Err(Malformed::NotAnObject));
     }
 

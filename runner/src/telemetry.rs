@@ -3,10 +3,14 @@
 //! Logs go to stderr, as text on a terminal and as JSON elsewhere. Bodies of jobs, values from the environment and secrets
 //! are never logged.
 
+use std::fmt::{self, Write};
 use std::io::{self, IsTerminal};
 
+use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use crate::generation::Generation;
 use crate::job::Job;
@@ -40,9 +44,40 @@ pub fn init(format: Format, filter: &str) -> Result<(), ParseError> {
     if json {
         subscriber.json().flatten_event(true).with_current_span(false).try_init().ok();
     } else {
-        subscriber.with_ansi(io::stderr().is_terminal()).try_init().ok();
+        let fields = debug_fn(write_field).delimited(" ");
+        subscriber.with_ansi(io::stderr().is_terminal()).fmt_fields(fields).try_init().ok();
     }
     Ok(())
+}
+
+/// A character as a terminal or a line of text may have it. Names of files, messages of guests and what enqueuers wrote are
+/// not to give a terminal orders, nor to look like a line of ours.
+pub(crate) fn visible(c: char) -> char {
+    match c {
+        '\n' | '\r' | '\t' => ' ',
+        // Characters that turn the direction of writing can make text look like another.
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' => '\u{fffd}',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    }
+}
+
+/// Writes a field as the library does, but for what a value could do to a terminal or to the lines of a text.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    struct Visible<'a, 'b>(&'a mut Writer<'b>);
+    impl Write for Visible<'_, '_> {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            text.chars().try_for_each(|c| self.0.write_char(visible(c)))
+        }
+    }
+    match field.name() {
+        "message" => {}
+        // Where another library's line came from, which the line says already.
+        name if name.starts_with("log.") => return Ok(()),
+        name if writer.has_ansi_escapes() => write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?,
+        name => write!(writer, "{name}=")?,
+    }
+    write!(Visible(writer), "{value:?}")
 }
 
 /// Writes a guest's lines to the log, under target `guest`, with the job beside them.

@@ -25,6 +25,8 @@
 ;; log N, log-line N     writes N lines; one line of N bytes
 ;; flood                 writes lines for ever
 ;; enqueue               fails with what the queue answers
+;; wipe N                takes N pages of memory and fills them, for ever
+;; lie                   completes with a result of 1 GiB that it does not have
 ;; bad-text, bad-log     completes with bytes that are not UTF-8; logs them
 ;; seen                  completes with how many jobs this instance has seen before
 ;; panic                 logs `panicked at …` as an error, as a language's runtime does, and traps
@@ -99,6 +101,9 @@
   (data (i32.const 2560) "],\"body\":")
   (data (i32.const 2592) "[\"\",\"\"],}")
   (data (i32.const 2220) "1")
+  ;; More words.
+  (data (i32.const 2688) "wipe")
+  (data (i32.const 2720) "lie")
 
   (func $allocate (export "cabi_realloc") (param $old i32) (param $old-size i32) (param $align i32) (param $size i32)
     (result i32)
@@ -302,6 +307,16 @@
     (loop $next
       (local.set $left (i64.sub (local.get $left) (i64.const 1)))
       (br_if $next (i64.gt_s (local.get $left) (i64.const 0)))))
+  (func $wipe (param $pages i32)
+    (local $start i32)
+    (local.set $start (memory.grow (local.get $pages)))
+    (if (i32.eq (local.get $start) (i32.const -1)) (then (unreachable)))
+    (loop $for-ever
+      (memory.fill
+        (i32.shl (local.get $start) (i32.const 16))
+        (i32.const 1)
+        (i32.shl (local.get $pages) (i32.const 16)))
+      (br $for-ever)))
   (func $log-lines (param $left i32)
     (block $end
       (loop $next
@@ -457,5 +472,8 @@
         (return (call $complete-with (i32.const 600) (i32.const 1)))))
     (if (call $says (i32.const 1728) (i32.const 5))
       (then (call $log (i32.const 4) (i32.const 2144) (i32.const 32))))
+    (if (call $says (i32.const 2688) (i32.const 4)) (then (call $wipe (call $number))))
+    (if (call $says (i32.const 2720) (i32.const 3))
+      (then (return (call $complete-with (i32.const 0) (i32.const 0x40000000)))))
     (unreachable))
 )

@@ -1,11 +1,12 @@
 ;; A handler that was built for WASI preview 1, as C, Go and others are: a core module that carries its type and needs the
-;; adapter. It does what the first letter of its body says.
+;; adapter. It does what the first letter of its body says, or of its command, as in `{"do":"x"}`.
 ;;
 ;; x   exits with code 3
 ;; e   writes `Traceback:`, `  line 1` and `ValueError: boom` to stderr, the last without its end, and traps
 ;; o   writes the line `hello` to stdout and completes
 ;; f   writes to stdout for ever
 ;; s   sleeps for an hour
+;; n   sleeps for a millisecond, for ever
 (module
   (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
@@ -29,10 +30,17 @@
     (i32.store (i32.const 68) (local.get $length))
     (drop (call $write (local.get $file) (i32.const 64) (i32.const 1) (i32.const 80))))
 
+  (func $sleep (param $nanoseconds i64)
+    (i32.store8 (i32.const 136) (i32.const 0))
+    (i32.store (i32.const 144) (i32.const 1))
+    (i64.store (i32.const 152) (local.get $nanoseconds))
+    (drop (call $poll (i32.const 128) (i32.const 256) (i32.const 1) (i32.const 80))))
+
   (func $handle-job (export "sandhog:jobs/handler@1.0.0#handle-job")
     (param i32 i32 i32 i32) (param $body i32) (param $body-length i32) (param i32 i32 i32 i64 i32 i32 i32) (result i32)
     (local $word i32)
     (local.set $word (i32.load8_u (local.get $body)))
+    (if (i32.eq (local.get $word) (i32.const 0x7b)) (then (local.set $word (i32.load8_u offset=7 (local.get $body)))))
     (if (i32.eq (local.get $word) (i32.const 0x78)) (then (call $exit (i32.const 3))))
     (if (i32.eq (local.get $word) (i32.const 0x65))
       (then (call $put (i32.const 2) (i32.const 1024) (i32.const 36)) (unreachable)))
@@ -41,10 +49,8 @@
     (if (i32.eq (local.get $word) (i32.const 0x66))
       (then (loop $for-ever (call $put (i32.const 1) (i32.const 1088) (i32.const 6)) (br $for-ever))))
     (if (i32.eq (local.get $word) (i32.const 0x73))
-      (then
-        (i32.store8 (i32.const 136) (i32.const 0))
-        (i32.store (i32.const 144) (i32.const 1))
-        (i64.store (i32.const 152) (i64.const 3_600_000_000_000))
-        (drop (call $poll (i32.const 128) (i32.const 256) (i32.const 1) (i32.const 80)))))
+      (then (call $sleep (i64.const 3_600_000_000_000))))
+    (if (i32.eq (local.get $word) (i32.const 0x6e))
+      (then (loop $for-ever (call $sleep (i64.const 1_000_000)) (br $for-ever))))
     (unreachable))
 )

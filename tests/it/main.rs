@@ -15,6 +15,12 @@ mod ledger;
 mod lifecycle;
 // The example handlers, built from source.
 mod examples;
+// Files in the handlers' folder that nobody should put there.
+mod files;
+// Guests that mean no good, and the jobs beside them.
+mod hostile;
+// Bytes that are no jobs.
+mod inputs;
 // What every queue must hold.
 mod queue_contract;
 // New generations, bad files, and jobs that notice neither.

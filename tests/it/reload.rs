@@ -14,19 +14,19 @@ fn generation(job: &Seen) -> String {
 }
 
 /// The generation that works jobs of that type now.
-fn serving(runner: &TestRunner, job_type: &str) -> String {
+pub(crate) fn serving(runner: &TestRunner, job_type: &str) -> String {
     generation(&runner.ended(&runner.enqueue(job_type, r#"{"do":"complete"}"#)))
 }
 
 /// A component that differs from `component` and does the same.
-fn variant(component: &[u8], name: &str) -> Vec<u8> {
+pub(crate) fn variant(component: &[u8], name: &str) -> Vec<u8> {
     let name_length = u8::try_from(name.len()).expect("a short name");
     // A section that means nothing: its kind, its size, its name.
     [component, &[0, name_length + 1, name_length], name.as_bytes()].concat()
 }
 
 /// Waits until the runner has looked at all that was put into the folder before.
-fn until_looked_at(runner: &TestRunner, marker: &str) {
+pub(crate) fn until_looked_at(runner: &TestRunner, marker: &str) {
     runner.put_guest(marker, "idle");
     eventually!(runner.says(&format!("handler `{marker}` loaded")) == 1);
 }

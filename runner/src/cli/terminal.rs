@@ -11,6 +11,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::clock::UnixMs;
+use crate::telemetry::visible;
 
 /// Text without control characters, in one line: each becomes `�`, and what breaks or indents a line a space.
 pub(super) fn plain(text: &str) -> String {
@@ -30,16 +31,6 @@ pub(super) fn plain_cut(text: &str, chars_max: usize) -> String {
         text.push('…');
     }
     text
-}
-
-fn visible(c: char) -> char {
-    match c {
-        '\n' | '\r' | '\t' => ' ',
-        // Characters that turn the direction of writing can make text look like another.
-        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' => '\u{fffd}',
-        c if c.is_control() => '\u{fffd}',
-        c => c,
-    }
 }
 
 /// Says something on stderr. Nobody is left to be told if that fails.

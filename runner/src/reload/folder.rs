@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::OFlags;
 
 /// The largest component that is read. `CPython` with its library has some 20 MB.
 const COMPONENT_BYTES_MAX: u64 = 256 << 20;
@@ -112,7 +114,9 @@ impl Folder {
         if !fs::metadata(&path).map_err(io)?.is_file() {
             return Err(ReadError::NotAFile(name.to_owned()));
         }
-        let file = File::open(&path).map_err(io)?;
+        // Should a pipe have come in its place since, this does not block either.
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).expect("a flag of open fits");
+        let file = File::options().read(true).custom_flags(flags).open(&path).map_err(io)?;
         let size = file.metadata().map_err(io)?.len();
         let too_large = |size| ReadError::TooLarge { name: name.to_owned(), size, limit };
         if size > limit {

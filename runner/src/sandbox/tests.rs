@@ -300,16 +300,7 @@ fn table_over_the_limit_is_a_failure() {
 
 #[test]
 fn handles_over_the_limit_are_a_failure() {
-    let wit = format!(
-        "{}\nworld w {{ include job-handler; import wasi:cli/stderr@0.2.0; }}
-        package wasi:io@0.2.0 {{ interface streams {{ resource output-stream; }} }}
-        package wasi:cli@0.2.0 {{ interface stderr {{
-            use wasi:io/streams@0.2.0.{{output-stream}}; get-stderr: func() -> output-stream;
-        }} }}",
-        guests::contract()
-    );
-    let module = guests::module(&guests::text("handles"), &wit, "w");
-    let component = SANDBOX.load(&module, &limits()).unwrap();
+    let component = SANDBOX.load(&guests::leaking_handles(), &limits()).unwrap();
     let attempt = run(&component, "", &Limits { handles: 50, ..limits() }).0;
     check_failure(&attempt, Kind::Limit("handles".into()), "more than 50 handles");
 }

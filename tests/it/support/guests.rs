@@ -13,6 +13,19 @@ pub(crate) fn guest(name: &str) -> Vec<u8> {
     encoded(&module(&text(name), &contract(), "job-handler"))
 }
 
+/// The guest that leaks handles, which imports more than the contract has.
+pub(crate) fn leaking_handles() -> Vec<u8> {
+    let wit = format!(
+        "{}\nworld w {{ include job-handler; import wasi:cli/stderr@0.2.0; }}
+        package wasi:io@0.2.0 {{ interface streams {{ resource output-stream; }} }}
+        package wasi:cli@0.2.0 {{ interface stderr {{
+            use wasi:io/streams@0.2.0.{{output-stream}}; get-stderr: func() -> output-stream;
+        }} }}",
+        contract()
+    );
+    module(&text("handles"), &wit, "w")
+}
+
 /// The text of `tests/guests/NAME.wat`.
 pub(crate) fn text(name: &str) -> String {
     let path = root().join(format!("tests/guests/{name}.wat"));

@@ -1,7 +1,7 @@
 //! The real binary as a child process, in a folder of its own, spoken to as people speak to it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -42,7 +42,17 @@ pub(crate) struct Enqueue<'a> {
 impl TestRunner {
     /// A folder, with nothing started.
     pub(crate) fn new() -> TestRunner {
-        let folder = tempfile::tempdir().expect("there is room for a temporary folder");
+        TestRunner::in_folder(tempfile::tempdir())
+    }
+
+    /// The same in memory, where the system offers that: for claims on time, which a busy disk would break.
+    pub(crate) fn off_the_disk() -> TestRunner {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() { TestRunner::in_folder(tempfile::tempdir_in(memory)) } else { TestRunner::new() }
+    }
+
+    fn in_folder(folder: io::Result<TempDir>) -> TestRunner {
+        let folder = folder.expect("there is room for a temporary folder");
         let handlers = folder.path().join("handlers");
         fs::create_dir(&handlers).expect("a new folder is empty");
         TestRunner { folder: Arc::new(folder), handlers, process: None, log: Arc::default() }
@@ -100,10 +110,12 @@ impl TestRunner {
 
     /// Starts the runner, and does not wait.
     pub(crate) fn spawn(&mut self, arguments: &[&str]) {
+        self.spawn_as(self.command(), arguments);
+    }
+
+    /// The same, for a command that another starts: `sandhog` is the last of its arguments.
+    pub(crate) fn spawn_as(&mut self, mut child: Command, arguments: &[&str]) {
         assert!(self.process.is_none(), "the runner is there already");
-        // Writing beyond a limit on files is to be an error, as on a full disk, and no signal.
-        let mut child = self.clean("sh");
-        child.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#, env!("CARGO_BIN_EXE_sandhog")]);
         child.arg("run").arg("--handlers").arg(&self.handlers).args(arguments);
         child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = child.spawn().expect("the binary was built");
@@ -216,11 +228,17 @@ impl TestRunner {
 
     /// `sandhog`, in this folder, and without settings from the environment of the test.
     pub(crate) fn command(&self) -> Command {
-        self.clean(env!("CARGO_BIN_EXE_sandhog"))
+        self.here(Command::new(env!("CARGO_BIN_EXE_sandhog")))
     }
 
-    fn clean(&self, program: &str) -> Command {
+    /// `PROGRAM ARGUMENTS sandhog`, alike.
+    pub(crate) fn command_of(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
+        command.args(arguments).arg(env!("CARGO_BIN_EXE_sandhog"));
+        self.here(command)
+    }
+
+    fn here(&self, mut command: Command) -> Command {
         command.current_dir(self.folder.path());
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SANDHOG_")) {
             command.env_remove(name);

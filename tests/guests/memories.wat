@@ -1,0 +1,18 @@
+;; A handler with as many memories as it may have, that takes ever more of the last.
+(module
+  (memory (export "memory") 2)
+  (memory $second 1)
+  (memory $third 1)
+  (memory $last 1)
+  (global $free (mut i32) (i32.const 65536))
+  (func (export "cabi_realloc") (param $old i32) (param $old-size i32) (param $align i32) (param $size i32) (result i32)
+    (global.set $free (i32.and (i32.add (global.get $free) (i32.const 15)) (i32.const -16)))
+    (global.get $free)
+    (global.set $free (i32.add (global.get $free) (local.get $size))))
+  (func (export "sandhog:jobs/handler@1.0.0#handle-job")
+    (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i64 i32 i32 i32) (result i32)
+    (loop $for-ever
+      (if (i32.eq (memory.grow $last (i32.const 16)) (i32.const -1)) (then (unreachable)))
+      (br $for-ever))
+    (unreachable))
+)
