@@ -48,7 +48,7 @@
 
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
-#[expect(unsafe_code, reason = "made by wit-bindgen: strings and lists cross the sandbox's border as pointers")]
+#[expect(unsafe_code, unreachable_pub, reason = "made by wit-bindgen: strings and lists cross the border as pointers")]
 pub mod bindings;
 mod error;
 mod job;
