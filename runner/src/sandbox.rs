@@ -205,3 +205,18 @@ impl Source {
         }
     }
 }
+
+// === impl Level ===
+
+impl Level {
+    /// How it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Level::Trace => "trace",
+            Level::Debug => "debug",
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+        }
+    }
+}

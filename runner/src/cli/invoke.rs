@@ -24,7 +24,8 @@ use crate::sandbox::{self, Attempt, GuestLog, Level, Sandbox, Source};
 
 /// Run one job in the sandbox, without a queue.
 ///
-/// The limits are those of the handler's manifest. /// What the handler writes is shown on stderr. The exit code is 0 if it completes or asks for a retry, else 1.
+/// The limits are those of the handler's manifest. What the handler writes is shown on stderr. The exit code is 0 if it
+/// completes or asks for a retry, else 1.
 #[derive(Debug, Args)]
 pub(super) struct Invoke {
     /// The handler's component; its manifest beside it counts
@@ -213,13 +214,7 @@ fn as_json(attempt: &Attempt, job: &Job, generation: &Generation, log: &ShownLog
 
 impl GuestLog for ShownLog {
     fn line(&self, _: &Job, source: Source, level: Level, line: &str) {
-        let level = match level {
-            Level::Trace => "trace",
-            Level::Debug => "debug",
-            Level::Info => "info",
-            Level::Warn => "warn",
-            Level::Error => "error",
-        };
+        let level = level.as_str();
         match &self.kept {
             Some(kept) => {
                 let line = json!({ "source": source.as_str(), "level": level, "line": line });
