@@ -376,6 +376,10 @@ impl Drop for Executing {
 // === impl State ===
 
 impl State {
+    /// All of them, in the order of a job's life.
+    pub const ALL: [State; 6] =
+        [State::Ready, State::Scheduled, State::Parked, State::Running, State::Dead, State::Completed];
+
     /// How it is written.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -3,7 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::fault::Fault;
@@ -33,8 +34,8 @@ enum JobsCommand {
 #[derive(Debug, Default, PartialEq, Args)]
 struct List {
     /// Only jobs in this state
-    #[arg(long, value_enum)]
-    state: Option<StateName>,
+    #[arg(long, value_parser = state())]
+    state: Option<State>,
     /// Only jobs of this type
     #[arg(long = "type", value_name = "TYPE")]
     job_type: Option<String>,
@@ -64,14 +65,12 @@ pub(super) struct Show {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
-enum StateName {
-    Ready,
-    Scheduled,
-    Parked,
-    Running,
-    Dead,
-    Completed,
+/// Reads a state by its name.
+fn state() -> impl TypedValueParser<Value = State> {
+    PossibleValuesParser::new(State::ALL.map(State::as_str)).map(|name| {
+        let named = State::ALL.into_iter().find(|state| state.as_str() == name);
+        named.expect("the parser knows no other names")
+    })
 }
 
 /// Reads a moment for `--since`.
@@ -127,7 +126,7 @@ impl List {
         let limit = self.limit.unwrap_or(super::LIST_LIMIT);
         let filter = Filter {
             job_type: self.job_type,
-            state: self.state.map(StateName::state),
+            state: self.state,
             since: self.since,
             // One more, to know whether there are more.
             limit: Some(limit.saturating_add(1)),
@@ -239,19 +238,4 @@ fn write_shown(out: &mut dyn Write, job: &Shown) -> io::Result<()> {
         writeln!(out, "{} more failed attempts are not kept", job.failed_attempts_omitted)?;
     }
     Ok(())
-}
-
-// === impl StateName ===
-
-impl StateName {
-    fn state(self) -> State {
-        match self {
-            StateName::Ready => State::Ready,
-            StateName::Scheduled => State::Scheduled,
-            StateName::Parked => State::Parked,
-            StateName::Running => State::Running,
-            StateName::Dead => State::Dead,
-            StateName::Completed => State::Completed,
-        }
-    }
 }

@@ -19,9 +19,6 @@ pub(super) struct Stats {
     json: bool,
 }
 
-const STATES: [State; 6] =
-    [State::Ready, State::Scheduled, State::Parked, State::Running, State::Dead, State::Completed];
-
 // === impl Stats ===
 
 impl Stats {
@@ -36,11 +33,11 @@ impl Stats {
             *by_type.entry(job_type).or_default().entry(count.state).or_default() += count.jobs;
         }
         let row = |(job_type, counts): (&&str, &BTreeMap<State, u64>)| {
-            let counts = STATES.iter().map(|state| counts.get(state).copied().unwrap_or(0).to_string());
+            let counts = State::ALL.iter().map(|state| counts.get(state).copied().unwrap_or(0).to_string());
             std::iter::once(plain(job_type)).chain(counts).collect()
         };
         let header: Vec<String> =
-            std::iter::once("TYPE".to_owned()).chain(STATES.map(|state| state.as_str().to_uppercase())).collect();
+            std::iter::once("TYPE".to_owned()).chain(State::ALL.map(|state| state.as_str().to_uppercase())).collect();
         let header: Vec<&str> = header.iter().map(String::as_str).collect();
         write_table(out, &header, by_type.iter().map(row).collect())?;
         let now = SystemClock.now();
