@@ -17,7 +17,7 @@ use crate::generation::Generation;
 use crate::handler::Handler;
 use crate::manifest::Manifest;
 use crate::registry::{Conflict, Registry};
-use crate::sandbox::{LoadError, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::telemetry::HandlerLog;
 use crate::watch::Watch;
 
@@ -189,7 +189,7 @@ impl Reload {
         let manifest = Manifest::parse(manifest, name, &self.config).map_err(|errors| errors.to_string())?;
         let (sandbox, limits) = (self.sandbox.clone(), manifest.limits.clone());
         let started = Instant::now();
-        let component = blocking(move || sandbox.load(&pair.component, &limits)).await?.map_err(|e| explained(&e))?;
+        let component = blocking(move || sandbox.load(&pair.component, &limits)).await?.map_err(|e| e.with_hint())?;
         let log = Arc::new(HandlerLog::new(generation.clone()));
         let handler = Handler::new(Arc::clone(name), generation.clone(), manifest, component, log);
         let load_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -304,11 +304,6 @@ impl Pair {
 /// Runs what takes its time (files, compiling) on a thread where it holds up nobody: timers of guests run on this one.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.map_err(|error| format!("loading it broke down: {error}"))
-}
-
-/// An error with what to do about it.
-fn explained(error: &LoadError) -> String {
-    error.hint().map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"))
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ fn check(handler: HandlerFile, sandbox: &Sandbox, config: &Config) -> Checked {
     };
     let limits = manifest.as_ref().map_or(&config.limits, |manifest| &manifest.limits);
     let inspection = sandbox.inspect(&handler.component, limits);
-    reasons.extend(inspection.error.map(|error| format!("{:#}", anyhow::Error::new(error))));
+    reasons.extend(inspection.error.map(|error| error.with_hint()));
     Checked { generation: Some(generation), facts: inspection.facts, manifest, reasons }
 }
 

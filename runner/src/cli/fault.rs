@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use super::terminal::{self, plain};
 use crate::config::ConfigErrors;
 use crate::queue::QueueError;
+use crate::sandbox::LoadError;
 
 /// Why a command ended before it was done.
 #[derive(Debug)]
@@ -97,7 +98,9 @@ fn say_hint(hint: Option<&str>) {
 
 impl From<anyhow::Error> for Fault {
     fn from(error: anyhow::Error) -> Fault {
-        let hint = error.chain().find_map(|cause| cause.downcast_ref::<QueueError>()).and_then(|e| e.hint.clone());
+        let of_queue = |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<QueueError>()?.hint.clone();
+        let of_file = |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<LoadError>()?.hint();
+        let hint = error.chain().find_map(|cause| of_queue(cause).or_else(|| of_file(cause)));
         Fault::Failed { error, hint }
     }
 }

@@ -332,6 +332,11 @@ impl Loader {
 // === impl LoadError ===
 
 impl LoadError {
+    /// What is wrong and what to do about it, in one line.
+    pub fn with_hint(&self) -> String {
+        self.hint().map_or_else(|| self.to_string(), |hint| format!("{self}; {hint}"))
+    }
+
     /// What to do about it, where that can be said.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
