@@ -30,6 +30,10 @@ impl LastGood {
 
     /// Keeps `pair` as the last good one of the handler `name`.
     pub(crate) fn keep(&self, name: &str, generation: &Generation, pair: &Pair) -> io::Result<()> {
+        // At most starts it is there already, whole.
+        if self.get(name).is_some_and(|(kept, _)| kept == *generation) {
+            return Ok(());
+        }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         if let Some(manifest) = &pair.manifest {
             self.write(&format!("{generation}.toml"), manifest)?;
