@@ -1,6 +1,7 @@
 //! A handler: a component bound to job types, with its limits and its retry policy.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -25,8 +26,21 @@ pub struct Handler {
     /// What follows its attempts.
     pub retry: Policy,
     limits: Limits,
-    component: Component,
+    guest: Box<dyn Guest>,
     log: Arc<dyn GuestLog>,
+}
+
+/// What runs a handler's attempts: a component in its sandbox; in a simulation, what stands for one.
+pub trait Guest: Send + Sync {
+    /// Runs one attempt at `job`. Whatever happens in it comes back as an outcome.
+    fn run<'a>(
+        &'a self,
+        job: &'a Arc<Job>,
+        max_failures: u32,
+        limits: &'a Limits,
+        stop: &'a CancellationToken,
+        log: &'a Arc<dyn GuestLog>,
+    ) -> Pin<Box<dyn Future<Output = Attempt> + Send + 'a>>;
 }
 
 // === impl Handler ===
@@ -37,18 +51,33 @@ impl Handler {
         name: Arc<str>,
         generation: Generation,
         manifest: Manifest,
-        component: Component,
+        guest: impl Guest + 'static,
         log: Arc<dyn GuestLog>,
     ) -> Handler {
         let Manifest { job_types, concurrency, limits, retry, .. } = manifest;
         let job_types = job_types.into_iter().map(Arc::from).collect();
-        Handler { name, generation, job_types, concurrency, retry, limits, component, log }
+        Handler { name, generation, job_types, concurrency, retry, limits, guest: Box::new(guest), log }
     }
 
     /// Runs one attempt at `job`, in a sandbox of its own. Whatever the guest does comes back as an outcome; when `stop` is
     /// cancelled, that is *interrupted*.
     pub async fn run(&self, job: &Arc<Job>, stop: &CancellationToken) -> Attempt {
-        self.component.run(job, self.retry.max_failures, &self.limits, stop, &self.log).await
+        self.guest.run(job, self.retry.max_failures, &self.limits, stop, &self.log).await
+    }
+}
+
+// === impl Guest ===
+
+impl Guest for Component {
+    fn run<'a>(
+        &'a self,
+        job: &'a Arc<Job>,
+        max_failures: u32,
+        limits: &'a Limits,
+        stop: &'a CancellationToken,
+        log: &'a Arc<dyn GuestLog>,
+    ) -> Pin<Box<dyn Future<Output = Attempt> + Send + 'a>> {
+        Box::pin(Component::run(self, job, max_failures, limits, stop, log))
     }
 }
 
