@@ -4,6 +4,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::fault;
@@ -94,6 +95,8 @@ pub(super) fn open_writer(path: &Path, busy: Duration) -> Result<Connection, Que
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     set_patience(&mut connection, busy).map_err(failed)?;
+    // Else a statement is prepared again whenever its `limit` is another, which is at each claim.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(64);
     check_version(&connection, path)?;
     // SQLite falls back to reading where it may not write. Such a connection stays so, whatever becomes of the file, and
@@ -206,12 +209,17 @@ fn use_wal(connection: &Connection, busy: Duration) -> rusqlite::Result<()> {
     }
 }
 
-/// Makes the tables in one transaction, unless another process just did.
+/// Makes the tables, if they are not there, in one transaction.
 fn make_tables(connection: &mut Connection, path: &Path) -> Result<(), QueueError> {
     let failed = |e| fault::opening(path, e);
+    let version =
+        |connection: &Connection| connection.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0));
+    // Whoever only looks does not wait for those who write.
+    if version(connection).map_err(failed)? != 0 {
+        return Ok(());
+    }
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
-    let version: i32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-    if version == 0 {
+    if version(&transaction).map_err(failed)? == 0 {
         transaction.execute_batch(TABLES).map_err(failed)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
         transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
