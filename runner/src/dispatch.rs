@@ -219,22 +219,20 @@ impl Dispatcher {
     fn settle(self: &Arc<Dispatcher>, delivery: Delivery, settlement: Settlement, turn: Option<Turn>) {
         log_settlement(&delivery, &settlement);
         let job = Arc::clone(&delivery.job);
-        let settled = self.parts.queue.settle(delivery, settlement);
-        let dispatcher = Arc::clone(self);
-        self.settling.spawn_on(
-            async move {
-                if settled.await == Settled::Fenced {
-                    tracing::warn!(
-                        job.id = %job.id, job.type = %job.job_type, attempt = job.attempt,
-                        "the right to job `{}` was lost before it was settled: this attempt changes nothing", job.id
-                    );
-                }
-                if turn.is_some_and(|turn| dispatcher.backlog().settled(&turn)) {
-                    dispatcher.changed.notify_one();
-                }
-            },
-            &self.parts.guests,
-        );
+        let (dispatcher, under_way) = (Arc::clone(self), self.settling.token());
+        let settled = move |settled| {
+            if settled == Settled::Fenced {
+                tracing::warn!(
+                    job.id = %job.id, job.type = %job.job_type, attempt = job.attempt,
+                    "the right to job `{}` was lost before it was settled: this attempt changes nothing", job.id
+                );
+            }
+            if turn.is_some_and(|turn| dispatcher.backlog().settled(&turn)) {
+                dispatcher.changed.notify_one();
+            }
+            drop(under_way);
+        };
+        self.parts.queue.settle(delivery, settlement, Box::new(settled));
     }
 
     /// Finishes what runs, releases what waits.

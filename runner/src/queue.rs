@@ -23,6 +23,9 @@ pub use open::open;
 /// A future that a queue answers with.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// What is told how a settlement ended: once, on a thread of the queue's, which it must not keep.
+pub type OnSettled = Box<dyn FnOnce(Settled) + Send>;
+
 /// A queue of jobs. Several processes may share one.
 pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
     /// Waits until there is a job that `demand` has room for, and takes as many as it has room for. A dropped call loses
@@ -30,12 +33,12 @@ pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
     /// out, and said once in the log.
     fn receive<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<Vec<Delivery>, QueueError>>;
 
-    /// Makes durable what became of a delivery, all of it together, and answers when it is. Waits out a sick queue. It is
-    /// under way from the call on, whether the answer is waited for or not.
-    fn settle(&self, delivery: Delivery, settlement: Settlement) -> Answer<'static, Settled>;
+    /// Makes durable what became of a delivery, all of it together, and tells `settled` when it is. Waits out a sick queue.
+    fn settle(&self, delivery: Delivery, settlement: Settlement, settled: OnSettled);
 
-    /// Adds jobs, all of them or none, and answers when they are durable, one answer for each in their order.
-    fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'_, Result<Vec<Enqueued>, QueueError>>;
+    /// Adds jobs, all of them or none, and answers when they are durable, one answer for each in their order. It is under
+    /// way from the call on, whether the answer is waited for or not.
+    fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'static, Result<Vec<Enqueued>, QueueError>>;
 
     /// How many jobs there are, by type and state.
     fn stats(&self) -> Answer<'_, Result<Stats, QueueError>>;

@@ -356,11 +356,26 @@ pub(crate) async fn enqueue(queue: &dyn Queue, jobs: Vec<NewJob>) -> Vec<Enqueue
 }
 
 pub(crate) async fn settle(queue: &dyn Queue, delivery: Delivery, settlement: Settlement) -> Settled {
-    within(queue.settle(delivery, settlement)).await
+    within(settling(queue, delivery, settlement)).await
+}
+
+/// Settles it from the call on, and answers how that ended.
+pub(crate) fn settling(
+    queue: &dyn Queue,
+    delivery: Delivery,
+    settlement: Settlement,
+) -> impl Future<Output = Settled> + use<> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let tell = move |settled| {
+        // Whoever asked may have gone away.
+        tell.send(settled).ok();
+    };
+    queue.settle(delivery, settlement, Box::new(tell));
+    async { told.await.expect("a queue tells how each settlement ended") }
 }
 
 pub(crate) async fn settle_all(queue: &dyn Queue, deliveries: Vec<Delivery>) {
-    let settled: Vec<_> = deliveries.into_iter().map(|delivery| queue.settle(delivery, complete())).collect();
+    let settled: Vec<_> = deliveries.into_iter().map(|delivery| settling(queue, delivery, complete())).collect();
     for settled in settled {
         assert_eq!(within(settled).await, Settled::Settled);
     }

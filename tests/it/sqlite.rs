@@ -14,7 +14,8 @@ use sandhog::queue::{Demand, Filter, Keep, NewJob, Queue, QueueError, Settled, S
 use tempfile::TempDir;
 
 use crate::queue_contract::{
-    bury, complete, counted, demand, enqueue, exercise, named, new_job, receive_one, settle, settle_all, within,
+    bury, complete, counted, demand, enqueue, exercise, named, new_job, receive_one, settle, settle_all, settling,
+    within,
 };
 
 /// A clock that stands until it is moved.
@@ -332,7 +333,7 @@ async fn close_makes_durable_whatever_was_settled_before() {
     while deliveries.len() < 3_000 {
         deliveries.extend(within(queue.receive(&demand("t", 3_000))).await.unwrap());
     }
-    let settled: Vec<_> = deliveries.into_iter().map(|delivery| queue.settle(delivery, complete())).collect();
+    let settled: Vec<_> = deliveries.into_iter().map(|delivery| settling(&*queue, delivery, complete())).collect();
     within(queue.close()).await;
     for settled in settled {
         assert_eq!(settled.await, Settled::Settled);

@@ -13,7 +13,7 @@ use sandhog::queue::sqlite::{Options, SqliteQueue};
 use sandhog::queue::{Filter, NewJob, Queue, Settled, State};
 use tempfile::TempDir;
 
-use crate::queue_contract::{PATIENCE, complete, demand, enqueue, new_job, receive_one, settle, within};
+use crate::queue_contract::{PATIENCE, complete, demand, enqueue, new_job, receive_one, settle, settling, within};
 use crate::sqlite::options;
 
 const ROLE: &str = "SANDHOG_TEST_ROLE";
@@ -290,7 +290,7 @@ async fn figures() {
                         drop(delivery.executing());
                         let mut settlement = complete();
                         settlement.attempt = Some(crate::queue_contract::attempt(&delivery, None));
-                        queue.settle(delivery, settlement)
+                        settling(&*queue, delivery, settlement)
                     })
                     .collect();
                 for settled in settled {

@@ -33,7 +33,6 @@ pub(crate) struct Backlog {
     waiting: u32,
     running: u32,
     in_flight: u32,
-    settled_since_demand: u32,
     /// Whether a job that must run alone is running.
     running_alone: bool,
     /// Nothing is handed out any more.
@@ -49,6 +48,9 @@ struct Lane {
     running: u32,
     /// Received and not settled: waiting, running, and run.
     in_flight: u32,
+    /// How many more the last demand asked for, and how many were settled since.
+    demanded: u32,
+    settled_since_demand: u32,
     /// A running mean of how long an attempt takes, in microseconds; none before the first.
     mean_us: Option<f64>,
 }
@@ -108,19 +110,21 @@ impl Backlog {
         lane.running -= 1;
         if let Some(duration) = duration {
             let us = duration.as_secs_f64() * 1e6;
-            // A sudden slow job weighs more than a sudden fast one: fetching too much ahead is the worse mistake.
-            let weight = if lane.mean_us.is_some_and(|mean| us < mean) { 0.05 } else { 0.3 };
-            lane.mean_us = Some(lane.mean_us.map_or(us, |mean| mean + (us - mean) * weight));
+            lane.mean_us = Some(lane.mean_us.map_or(us, |mean| moved(mean, us)));
         }
     }
 
-    /// A delivery that was handed out is settled. Answers whether so much has left since the last demand that it is worth
-    /// asking for more: a part of it at a time, so that the queue hands over many, but at once where a slot may be idle.
+    /// A delivery that was handed out is settled. Answers whether so much has left its lane since the last demand that it is
+    /// worth asking for more: a part of it at a time, so that the queue hands over many, but at once where a slot may be
+    /// idle; and twice as much as was asked for already and did not come yet.
     pub(crate) fn settled(&mut self, turn: &Turn) -> bool {
         self.in_flight -= 1;
-        self.lane(turn).in_flight -= 1;
-        self.settled_since_demand += 1;
-        !self.closed && (self.waiting == 0 || self.settled_since_demand >= self.in_flight / 3)
+        let closed = self.closed;
+        let lane = self.lane(turn);
+        lane.in_flight -= 1;
+        lane.settled_since_demand += 1;
+        let part = if lane.waiting.is_empty() { 1 } else { lane.in_flight / 3 };
+        !closed && lane.settled_since_demand >= part.max(lane.demanded)
     }
 
     /// Hands out nothing any more, and gives back what waited.
@@ -139,13 +143,21 @@ impl Backlog {
 
     /// What there is room for, by the types that `registry` serves.
     pub(crate) fn demand(&mut self, registry: &Registry) -> Demand {
-        self.settled_since_demand = 0;
         let room = |handler: &Handler| self.room(&handler.name, handler.concurrency, handler.job_types.len());
         let mut demand = Demand {
             types: registry.types().map(|(job_type, handler)| (Arc::clone(job_type), room(handler))).collect(),
             others: registry.others().map(|handler| room(handler)),
         };
         self.bound(&mut demand);
+        for lane in self.lanes.values_mut() {
+            (lane.demanded, lane.settled_since_demand) = (0, 0);
+        }
+        let by_type = demand.types.iter().filter_map(|(job_type, room)| Some((registry.get(job_type)?, *room)));
+        for (handler, room) in by_type.chain(registry.others().zip(demand.others)) {
+            if let Some(lane) = self.lanes.get_mut(&handler.name) {
+                lane.demanded += room;
+            }
+        }
         demand
     }
 
@@ -197,6 +209,14 @@ impl Backlog {
     }
 }
 
+/// A running mean, with one more duration in it. A slow job weighs more than a fast one, since fetching too much ahead is the
+/// worse mistake; but not by all its length: on a busy machine one job in a hundred is a thousand times slower than the rest.
+fn moved(mean_us: f64, us: f64) -> f64 {
+    let us = us.min(mean_us * 8.0);
+    let weight = if us < mean_us { 0.05 } else { 0.1 };
+    mean_us + (us - mean_us) * weight
+}
+
 /// How many jobs of this length keep `concurrency` slots busy for [`AHEAD`].
 fn ahead(mean_us: f64, concurrency: u32) -> u32 {
     let jobs = AHEAD.as_secs_f64() * 1e6 / mean_us.max(1.0) * f64::from(concurrency);
@@ -209,7 +229,15 @@ fn ahead(mean_us: f64, concurrency: u32) -> u32 {
 
 impl Lane {
     fn new() -> Lane {
-        Lane { waiting: VecDeque::new(), concurrency: 1, running: 0, in_flight: 0, mean_us: None }
+        Lane {
+            waiting: VecDeque::new(),
+            concurrency: 1,
+            running: 0,
+            in_flight: 0,
+            demanded: 0,
+            settled_since_demand: 0,
+            mean_us: None,
+        }
     }
 
     fn may_start(&self) -> bool {

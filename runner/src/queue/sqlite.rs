@@ -12,10 +12,10 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use self::inbox::{Enqueue, How, Inbox, Order, Settle};
+use self::inbox::{Enqueue, How, Inbox, Order, Settle, Told};
 use self::slots::Slots;
 use super::{
-    Answer, Delivery, Demand, Enqueued, Filter, Keep, Listed, NewJob, Queue, QueueError, Receipt, Release, Settled,
+    Answer, Delivery, Demand, Enqueued, Filter, Keep, Listed, NewJob, OnSettled, Queue, QueueError, Receipt, Release,
     Settlement, Shown, State, Stats,
 };
 use crate::clock::{Clock, SystemClock};
@@ -235,21 +235,18 @@ impl Queue for SqliteQueue {
         Box::pin(self.receive_some(demand))
     }
 
-    fn settle(&self, delivery: Delivery, settlement: Settlement) -> Answer<'static, Settled> {
+    fn settle(&self, delivery: Delivery, settlement: Settlement, settled: OnSettled) {
         let (job, receipt) = delivery.into_parts();
-        let (reply, answered) = oneshot::channel();
-        self.shared.inbox.settle(Settle { receipt, how: How::Settled(job, settlement, reply) });
-        // A queue that was closed has given up all it held: the job is somebody else's.
-        Box::pin(async move { answered.await.unwrap_or(Settled::Fenced) })
+        self.shared.inbox.settle(Settle { receipt, how: How::Settled(job, settlement, Told::by(settled)) });
     }
 
-    fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'_, Result<Vec<Enqueued>, QueueError>> {
-        Box::pin(async move {
-            enqueue::check(&jobs)?;
-            let (reply, answered) = oneshot::channel();
-            self.shared.inbox.enqueue(Enqueue { jobs, reply });
-            answered.await.unwrap_or_else(|_| Err(closed("cannot enqueue")))
-        })
+    fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'static, Result<Vec<Enqueued>, QueueError>> {
+        if let Err(error) = enqueue::check(&jobs) {
+            return Box::pin(async { Err(error) });
+        }
+        let (reply, answered) = oneshot::channel();
+        self.shared.inbox.enqueue(Enqueue { jobs, reply });
+        Box::pin(async move { answered.await.unwrap_or_else(|_| Err(closed("cannot enqueue"))) })
     }
 
     fn stats(&self) -> Answer<'_, Result<Stats, QueueError>> {

@@ -26,6 +26,10 @@ const RECHECK: Duration = Duration::from_secs(3);
 const SICK_FIRST: Duration = Duration::from_millis(50);
 const SICK_MAX: Duration = Duration::from_secs(5);
 
+/// From this many deliveries in flight on, settlements are gathered, and at most so many.
+const GATHER_FROM: usize = 64;
+const GATHER_MAX: usize = 256;
+
 /// A sweep beside settlements looks at twice the rows that are settled, and this many more: it is always faster than they.
 const SWEEP_ROWS: usize = 64;
 
@@ -47,6 +51,8 @@ pub(super) struct Writer {
     turn: usize,
     /// The last type that a handler of `*` was given.
     other: String,
+    /// Deliveries that were claimed and did not come back.
+    in_flight: usize,
     /// Settlements that a sick file did not take.
     backlog: Vec<Settle>,
     sick: Option<Sick>,
@@ -112,6 +118,7 @@ impl Writer {
             kept_bytes: 0,
             turn: 0,
             other: String::new(),
+            in_flight: 0,
             backlog: Vec::new(),
             sick: None,
             next_upkeep: None,
@@ -129,7 +136,7 @@ impl Writer {
         // Should this thread end by a bug, nobody waits for it for ever.
         let _ended = Ended(Arc::clone(&self.shared));
         let closed = loop {
-            let mut work = self.shared.inbox.take(self.deadline());
+            let mut work = self.shared.inbox.take(self.deadline(), self.gather());
             if let Some(sick) = &self.sick {
                 std::thread::park_timeout(sick.delay);
             }
@@ -184,6 +191,12 @@ impl Writer {
                 Err(Failed::Enqueue(_, e) | Failed::All(e)) => return self.fail(work, e),
             }
         }
+    }
+
+    /// How many settlements are worth waiting for. So much in flight means that jobs are short and slots have others to go
+    /// on with meanwhile; where there is less, nobody is kept waiting.
+    fn gather(&self) -> usize {
+        if self.in_flight < GATHER_FROM || !self.backlog.is_empty() { 0 } else { (self.in_flight / 4).min(GATHER_MAX) }
     }
 
     /// When there is something to do, if nobody asks before.
@@ -255,10 +268,11 @@ impl Writer {
     fn answer(&mut self, work: Work, done: Done) {
         self.well();
         self.kept_bytes += done.tally.kept_bytes();
+        self.in_flight = (self.in_flight + done.claimed.len()).saturating_sub(work.settles.len());
         self.shared.slots.settled(work.settles.iter().map(|settle| settle.receipt));
         for (settle, settled) in work.settles.into_iter().zip(done.settled) {
             match settle.how {
-                How::Settled(_, _, reply) => answer(reply, settled),
+                How::Settled(_, _, told) => told.tell(settled),
                 How::Dropped { .. } => {}
             }
         }

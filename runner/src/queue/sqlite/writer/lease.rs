@@ -65,7 +65,8 @@ impl Writer {
             registration.leave();
         }
         self.shared.set_runner(None);
-        self.shared.inbox.lock().claimed.clear();
+        let lost = std::mem::take(&mut self.shared.inbox.lock().claimed);
+        self.in_flight = self.in_flight.saturating_sub(lost.len());
         self.next_upkeep = None;
         self.again = true;
     }
