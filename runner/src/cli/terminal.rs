@@ -15,7 +15,12 @@ use crate::telemetry::visible;
 
 /// Text without control characters, in one line: each becomes `�`, and what breaks or indents a line a space.
 pub(super) fn plain(text: &str) -> String {
-    text.trim_end().chars().map(visible).collect()
+    let text = text.trim_end();
+    // An id is nearly always such, and a file can have millions.
+    if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return text.to_owned();
+    }
+    text.chars().map(visible).collect()
 }
 
 /// The same, with its lines kept.

@@ -16,10 +16,10 @@ use crate::cli::terminal::{note, plain, write_json};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, quantity};
 use crate::job::{self, Malformed};
-use crate::queue::{Enqueued, NewJob, Queue};
+use crate::queue::{Answer, Enqueued, NewJob, Queue, QueueError};
 
 /// Jobs that are added at one time.
-const BATCH_JOBS: usize = 1_000;
+const BATCH_JOBS: usize = 4_000;
 
 /// Bytes of bodies that are added at one time.
 const BATCH_BYTES: usize = 16 << 20;
@@ -30,12 +30,19 @@ const LINE_BYTES_MAX: usize = 64 << 20;
 /// Bad lines that are named one by one.
 const FAULTS_SHOWN: u64 = 20;
 
-/// A batch under way: what is added, and the number of its line.
+/// A batch: what is to be added, and the number of its line.
 #[derive(Default)]
 struct Batch {
     jobs: Vec<NewJob>,
     lines: Vec<u64>,
     bytes: usize,
+}
+
+/// A batch that is being added.
+struct Adding {
+    /// The number of each line, and whether it is bad.
+    lines: Vec<(u64, bool)>,
+    answers: Answer<'static, Result<Vec<Enqueued>, QueueError>>,
 }
 
 /// What became of a file.
@@ -116,7 +123,7 @@ async fn add(
     let unreadable = || format!("cannot read `{}`", path.display());
     let bar = progress(file, "adding");
     let mut lines = lines::lines(file, line_bytes_max(config)).with_context(unreadable)?;
-    let (mut tally, mut batch) = (Tally::default(), Batch::default());
+    let (mut tally, mut batch, mut adding) = (Tally::default(), Batch::default(), None);
     while let Some(line) = lines.next().with_context(unreadable)? {
         let now = SystemClock.now();
         let job = match parse(&line, config) {
@@ -130,6 +137,7 @@ async fn add(
             }
             // It was not when it was checked.
             Err(malformed) => {
+                finish(options, adding, &mut tally, out).await?;
                 let message = format!("line {} of `{}` changed: {malformed}", line.number, path.display());
                 let added = format!("{} {} were added before that", tally.added, plural(tally.added, "job"));
                 return Err(Fault::failed(message).with_hint(added));
@@ -139,13 +147,46 @@ async fn add(
         batch.lines.push(line.number);
         batch.jobs.push(job);
         if batch.jobs.len() >= BATCH_JOBS || batch.bytes >= BATCH_BYTES {
-            batch.add(options, queue, &mut tally, out).await?;
+            // While the queue adds this one, the next is read.
+            finish(options, adding, &mut tally, out).await?;
+            adding = Some(std::mem::take(&mut batch).add(queue));
             bar.set_position(lines.bytes_read());
         }
     }
-    batch.add(options, queue, &mut tally, out).await?;
+    finish(options, adding, &mut tally, out).await?;
+    let rest = (!batch.jobs.is_empty()).then(|| batch.add(queue));
+    finish(options, rest, &mut tally, out).await?;
     bar.finish_and_clear();
     Ok(tally)
+}
+
+/// Waits until a batch is added, and says the ids.
+async fn finish(
+    options: &Enqueue,
+    adding: Option<Adding>,
+    tally: &mut Tally,
+    out: &mut dyn Write,
+) -> Result<(), Fault> {
+    let Some(Adding { lines, answers }) = adding else { return Ok(()) };
+    let answers = answers.await.map_err(|error| {
+        let message = format!("cannot add the jobs from line {} on", lines.first().map_or(0, |(line, _)| *line));
+        Fault::from(anyhow::Error::new(error).context(message))
+    })?;
+    for (enqueued, (line, bad)) in answers.iter().zip(lines) {
+        *match (enqueued.duplicate, bad) {
+            (_, true) => &mut tally.buried,
+            (true, false) => &mut tally.duplicates,
+            (false, false) => &mut tally.added,
+        } += 1;
+        if !tally.unread {
+            tally.unread = is_unread(say(options, line, enqueued, bad, out))?;
+        }
+    }
+    // What is durable is said at once.
+    if !tally.unread {
+        tally.unread = is_unread(out.flush())?;
+    }
+    Ok(())
 }
 
 fn parse<'a>(line: &Line<'a>, config: &Config) -> Result<(&'a str, job::Head), Malformed> {
@@ -175,38 +216,10 @@ fn progress(file: &File, what: &'static str) -> ProgressBar {
 // === impl Batch ===
 
 impl Batch {
-    /// Adds what it holds, says the ids, and is empty again.
-    async fn add(
-        &mut self,
-        options: &Enqueue,
-        queue: &dyn Queue,
-        tally: &mut Tally,
-        out: &mut dyn Write,
-    ) -> Result<(), Fault> {
-        if self.jobs.is_empty() {
-            return Ok(());
-        }
-        let batch = std::mem::take(self);
-        let buried: Vec<bool> = batch.jobs.iter().map(|job| matches!(job, NewJob::Malformed { .. })).collect();
-        let answers = queue.enqueue(batch.jobs).await.map_err(|error| {
-            let message = format!("cannot add the jobs from line {} on", batch.lines[0]);
-            Fault::from(anyhow::Error::new(error).context(message))
-        })?;
-        for ((enqueued, line), buried) in answers.iter().zip(batch.lines).zip(buried) {
-            *match (enqueued.duplicate, buried) {
-                (_, true) => &mut tally.buried,
-                (true, false) => &mut tally.duplicates,
-                (false, false) => &mut tally.added,
-            } += 1;
-            if !tally.unread {
-                tally.unread = is_unread(say(options, line, enqueued, buried, out))?;
-            }
-        }
-        // What is durable is said at once.
-        if !tally.unread {
-            tally.unread = is_unread(out.flush())?;
-        }
-        Ok(())
+    fn add(self, queue: &dyn Queue) -> Adding {
+        let bad = self.jobs.iter().map(|job| matches!(job, NewJob::Malformed { .. }));
+        let lines = self.lines.into_iter().zip(bad).collect();
+        Adding { lines, answers: queue.enqueue(self.jobs) }
     }
 }
 
