@@ -46,6 +46,7 @@ pub(super) async fn measure(session: &mut Session<'_>, subject: &Subject) -> Res
     let name = &subject.name;
     let cores = session.bench.cores;
     let scaling = format!("scaling/{name}");
+    let mut scaled = None;
     for (scan, suffix) in [(true, ""), (false, "/no-scan")] {
         let (one, all) = (format!("attempt/{name}/1-thread{suffix}"), format!("attempt/{name}/all-cores{suffix}"));
         let scales = scan && session.wants(&scaling);
@@ -68,8 +69,11 @@ pub(super) async fn measure(session: &mut Session<'_>, subject: &Subject) -> Res
             // Cores beyond the second may be half ones.
             let target = if cores == 2 { SCALING } else { Target::None };
             let limit = f64::from(cores);
-            session.report(Figure::new(&scaling, limit * one / all, "×", limit, target));
+            scaled = Some(Figure::new(&scaling, limit * one / all, "×", limit, target));
         }
+    }
+    if let Some(scaled) = scaled {
+        session.report(scaled);
     }
     Ok(())
 }

@@ -79,30 +79,19 @@ impl Bench {
             .context("cannot start the runtime")?;
         let teller = Teller::new();
         let measured = runtime.block_on(async {
+            // Heard from here on, before anything is made that would have to be removed.
+            let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+            let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
             tokio::select! {
-                measured = bench.measure(&teller) => measured.map_err(Fault::from),
-                interrupted = interrupted() => Err(interrupted),
+                measured = bench.measure(&teller) => Ok(measured?),
+                _ = interrupt.recv() => Err(Fault::failed("interrupted")),
+                _ = terminate.recv() => Err(Fault::failed("interrupted")),
             }
         });
         teller.bar.finish_and_clear();
         // A measurement that was interrupted goes on for up to a few seconds, for nobody.
         runtime.shutdown_background();
         write(&measured?, json, out)
-    }
-}
-
-/// Waits for somebody to end it.
-async fn interrupted() -> Fault {
-    let listen = || Ok::<_, io::Error>((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?));
-    match listen() {
-        Ok((mut interrupt, mut terminate)) => {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            Fault::failed("interrupted: what was started is ended, what was made is removed")
-        }
-        Err(error) => anyhow::Error::new(error).context("cannot listen for signals").into(),
     }
 }
 
