@@ -3,13 +3,17 @@
 # One set of flags everywhere: with another the sandbox's engine is compiled again, which takes minutes.
 FLAGS := --release --workspace
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint build guests system
+.PHONY: help demo bench test check lint build guests system
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build guests ## Run real work through a real runner, to see what Sandhog does
 	target/release/sandhog-demo
+
+bench: build ## Measure this machine, each figure beside a limit measured in the same run (BENCH="--quick" for a minute's worth)
+	tools/build-guests --into target/bench ordinary sdk
+	target/release/sandhog bench --handler target/bench/ordinary.wasm --handler target/bench/sdk.wasm --dir target $(BENCH)
 
 test: system ## Everything, from nothing: format, lints, documents, guests, all tests
 	tools/test

@@ -11,6 +11,7 @@ use crate::config::{Config, Environment, Flags};
 use crate::queue::{self, Queue, QueueError};
 use crate::telemetry::{self, Format};
 
+mod bench;
 mod check;
 mod config;
 mod dead;
@@ -57,6 +58,7 @@ enum Command {
     Dead(dead::Dead),
     Stats(stats::Stats),
     Config(config::Show),
+    Bench(bench::Bench),
 }
 
 /// How many lines a list has where nothing else is said.
@@ -123,6 +125,7 @@ impl Cli {
             Command::Dead(dead) => dead.run(&config, out),
             Command::Stats(stats) => stats.run(&config, out),
             Command::Config(show) => show.run(&config, out),
+            Command::Bench(bench) => bench.run(out),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! `ARCHITECTURE.md` tells the life of one job; the modules stand here in the order in which it meets them.
 
 pub mod app;
+pub(crate) mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -3,8 +3,10 @@
 //!
 //! In reading order: `engine` (what is allowed at all), `file` (what a file is), `encode` (a core module becomes a
 //! component), `quiet` (so that an attempt changes no page tables), `compiled` (the cache), `load` (all of these in turn),
-//! `host` (what a guest may call), `limits`, `lines` (what it says), `instance` (one attempt), `trap` (how it went wrong).
+//! `host` (what a guest may call), `limits`, `lines` (what it says), `instance` (one attempt), `trap` (how it went wrong). `bare` is none of it, but what it
+//! is measured against.
 
+pub(crate) mod bare;
 mod compiled;
 mod encode;
 mod engine;
@@ -25,6 +27,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::engine::{page_map_scan_is_safe, swap_is_listed};
 pub use self::load::{Facts, FileKind, Inspection, LoadError, Quiet};
 use crate::job::Job;
 use crate::limits::Limits;
@@ -127,7 +130,16 @@ impl Sandbox {
     ///
     /// When the engine does not work on this machine.
     pub fn new(config: Config) -> Result<Sandbox, SandboxError> {
-        Ok(Sandbox { shared: Arc::new(load::Loader::new(config)?) })
+        Ok(Sandbox { shared: Arc::new(load::Loader::new(config, true)?) })
+    }
+
+    /// The same as on a machine with swap, where the kernel cannot be asked which pages a guest wrote.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::new`].
+    pub(crate) fn without_page_scan(config: Config) -> Result<Sandbox, SandboxError> {
+        Ok(Sandbox { shared: Arc::new(load::Loader::new(config, false)?) })
     }
 
     /// Makes a component of a file's bytes: a component, or a core module that carries its component type. Compiles it or

@@ -86,7 +86,7 @@ fn check_failure(sandhog: &Sandhog, args: &[&str], code: i32, message: &str) {
 #[test]
 fn help_of_every_command() {
     let sandhog = Sandhog::new();
-    let commands: [&[&str]; 15] = [
+    let commands: [&[&str]; 16] = [
         &[],
         &["run"],
         &["enqueue"],
@@ -102,6 +102,7 @@ fn help_of_every_command() {
         &["dead", "delete"],
         &["stats"],
         &["config"],
+        &["bench"],
     ];
     let mut all = String::new();
     for command in commands {

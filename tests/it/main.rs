@@ -5,6 +5,8 @@
 
 mod support;
 
+// The benchmark: what it prints, not how fast anything is.
+mod bench;
 // How jobs fail, are buried, and what people do about them.
 mod burial;
 // The command line itself: its help, its words, its exit codes.

@@ -7,11 +7,12 @@ use std::path::Path;
 use crate::support::{TestRunner, guests, project};
 
 /// Where the project's own files are.
-const FOLDERS: [&str; 10] = [
+const FOLDERS: [&str; 11] = [
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "README.md",
+    "bench",
     "demo",
     "docs",
     "examples",

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::clock::{Clock, SystemClock};
 
+pub(crate) mod bare;
 mod bell;
 mod claim;
 mod dead;
@@ -27,6 +28,7 @@ mod enqueue;
 mod fault;
 mod inbox;
 mod inspect;
+pub(crate) mod progress;
 mod record;
 mod runners;
 mod schema;

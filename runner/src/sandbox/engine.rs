@@ -41,11 +41,13 @@ pub(super) struct Built {
     pub(super) scans_pages: bool,
 }
 
-/// Sets the engine up. `spare_bytes` is what `quiet` adds to a memory beyond its limit.
-pub(super) fn build(config: &Config, spare_bytes: u64) -> Result<Built, SandboxError> {
-    let scans_pages = PoolingAllocationConfig::is_pagemap_scan_available() && !swap_is_listed();
+/// Sets the engine up. `spare_bytes` is what `quiet` adds to a memory beyond its limit. The kernel is asked which pages were
+/// written where that is safe, and if `may_scan`.
+pub(super) fn build(config: &Config, spare_bytes: u64, may_scan: bool) -> Result<Built, SandboxError> {
+    let scans_pages = may_scan && page_map_scan_is_safe();
     let mut pooled = settings();
-    pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config, spare_bytes, scans_pages)));
+    let pool = pool(config.slots, config.memory_ceiling_bytes, spare_bytes, scans_pages);
+    pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     // Setting the engine up reserves the pool's address space: this is the probe.
     match Engine::new(&pooled) {
         Ok(engine) => return Ok(Built { engine, scans_pages }),
@@ -69,8 +71,13 @@ pub(super) fn start_ticker(engine: &Engine) -> Result<(), SandboxError> {
     thread.map(drop).map_err(|e| SandboxError::Ticker(e.to_string()))
 }
 
+/// Whether the kernel can be asked which pages a guest wrote: it does not tell of those that were swapped out.
+pub(crate) fn page_map_scan_is_safe() -> bool {
+    PoolingAllocationConfig::is_pagemap_scan_available() && !swap_is_listed()
+}
+
 /// Whether this system may swap a page out. What cannot be found out is a yes.
-pub(super) fn swap_is_listed() -> bool {
+pub(crate) fn swap_is_listed() -> bool {
     std::fs::read_to_string("/proc/swaps").map_or(true, |swaps| swaps.lines().count() > 1)
 }
 
@@ -99,9 +106,9 @@ fn settings() -> wasmtime::Config {
     config
 }
 
-fn pool(config: &Config, spare_bytes: u64, scans_pages: bool) -> PoolingAllocationConfig {
-    let slots = config.slots.saturating_add(SPARE_SLOTS);
-    let memory_bytes = config.memory_ceiling_bytes.saturating_add(spare_bytes).min(4 << 30);
+pub(super) fn pool(slots: u32, memory_bytes: u64, spare_bytes: u64, scans_pages: bool) -> PoolingAllocationConfig {
+    let slots = slots.saturating_add(SPARE_SLOTS);
+    let memory_bytes = memory_bytes.saturating_add(spare_bytes).min(4 << 30);
     let memories = slots.saturating_mul(MEMORIES_MAX);
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(slots)

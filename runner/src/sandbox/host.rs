@@ -14,7 +14,7 @@ use super::{GuestLog, Level, Source};
 use crate::job::Job;
 use crate::limits::Limits;
 
-mod bindings {
+pub(super) mod bindings {
     wasmtime::component::bindgen!({
         path: "../wit",
         world: "job-handler-full",

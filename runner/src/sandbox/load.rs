@@ -23,11 +23,16 @@ use crate::outcome::Failure;
 const SPARE_PAGES: u32 = 16;
 /// The same where all that stays resident is cleared after an attempt, not only what was written: then each page costs.
 const SPARE_PAGES_CLEARED: u32 = 4;
-const PAGE_BYTES: u64 = 64 << 10;
+pub(super) const PAGE_BYTES: u64 = 64 << 10;
 
 const CONTRACT: &str = "sandhog:jobs";
 const VERSION: &str = "1.0.0";
 const HANDLER: &str = "sandhog:jobs/handler@1.0.0";
+
+/// How far a memory is grown before a guest asks for it, by whether the kernel is asked which pages were written.
+pub(super) fn spare_pages(scans_pages: bool) -> u32 {
+    if scans_pages { SPARE_PAGES } else { SPARE_PAGES_CLEARED }
+}
 
 /// What is known of a file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -223,13 +228,13 @@ pub(super) struct Prepared {
 // === impl Loader ===
 
 impl Loader {
-    pub(super) fn new(config: Config) -> Result<Loader, SandboxError> {
-        let built = engine::build(&config, u64::from(SPARE_PAGES) * PAGE_BYTES)?;
+    pub(super) fn new(config: Config, may_scan: bool) -> Result<Loader, SandboxError> {
+        let built = engine::build(&config, u64::from(SPARE_PAGES) * PAGE_BYTES, may_scan)?;
         let mut linker = Linker::new(&built.engine);
         host::link(&mut linker).map_err(|e| SandboxError::Engine(format!("{e:#}")))?;
         engine::start_ticker(&built.engine)?;
         let (engine, scans_pages) = (built.engine, built.scans_pages);
-        let spare_pages = if scans_pages { SPARE_PAGES } else { SPARE_PAGES_CLEARED };
+        let spare_pages = spare_pages(scans_pages);
         let compiled = config.compiled_dir.and_then(|dir| Compiled::open(&dir, &engine, spare_pages));
         Ok(Loader { engine, linker, compiled, timers: config.timers, scans_pages, spare_pages })
     }

@@ -1,0 +1,153 @@
+//! One attempt through [`Handler::run`], beside a bare loop over the same component.
+
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tokio::runtime::{Builder, Handle};
+use tokio_util::sync::CancellationToken;
+
+use super::{Figure, Session, Subject, Target, median, micros};
+use crate::generation::Generation;
+use crate::handler::Handler;
+use crate::job::Job;
+use crate::manifest::Manifest;
+use crate::outcome::Outcome;
+use crate::sandbox::bare::Bare;
+use crate::sandbox::{self, Sandbox};
+use crate::telemetry::HandlerLog;
+
+/// What was promised of an attempt, and of two threads.
+const ATTEMPT: Target = Target::AtMost(1.25);
+const SCALING: Target = Target::AtLeast(0.9);
+
+/// One component, in the sandbox and bare.
+struct Pair {
+    handler: Handler,
+    bare: Bare,
+    job: Arc<Job>,
+    stop: CancellationToken,
+}
+
+/// Microseconds of an attempt on each of some threads.
+struct Times {
+    sandbox: f64,
+    bare: f64,
+}
+
+pub(super) fn names(handler: &str) -> Vec<String> {
+    let attempts = ["1-thread", "all-cores", "1-thread/no-scan", "all-cores/no-scan"];
+    let mut names: Vec<String> = attempts.iter().map(|name| format!("attempt/{handler}/{name}")).collect();
+    names.push(format!("scaling/{handler}"));
+    names
+}
+
+pub(super) async fn measure(session: &mut Session<'_>, subject: &Subject) -> Result<()> {
+    let name = &subject.name;
+    let cores = session.bench.cores;
+    let scaling = format!("scaling/{name}");
+    let mut scaled = None;
+    for (scan, suffix) in [(true, ""), (false, "/no-scan")] {
+        let (one, all) = (format!("attempt/{name}/1-thread{suffix}"), format!("attempt/{name}/all-cores{suffix}"));
+        let scales = scan && session.wants(&scaling);
+        if !scales && !session.wants_any([one.as_str(), all.as_str()]) {
+            continue;
+        }
+        session.say(&one);
+        let pair = Arc::new(Pair::new(session, subject, scan)?);
+        let mut times = Vec::new();
+        for (name, threads) in [(&one, 1), (&all, cores)] {
+            if !scales && !session.wants(name) {
+                continue;
+            }
+            session.say(name);
+            let measured = both(session, &pair, threads).await?;
+            session.report(Figure::new(name, measured.sandbox, "µs", measured.bare, ATTEMPT));
+            times.push(measured.sandbox);
+        }
+        if let (true, &[one, all]) = (scales, times.as_slice()) {
+            // Cores beyond the second may be half ones.
+            let target = if cores == 2 { SCALING } else { Target::None };
+            let limit = f64::from(cores);
+            scaled = Some(Figure::new(&scaling, limit * one / all, "×", limit, target));
+        }
+    }
+    if let Some(scaled) = scaled {
+        session.report(scaled);
+    }
+    Ok(())
+}
+
+/// Both, in turns.
+async fn both(session: &Session<'_>, pair: &Arc<Pair>, threads: u32) -> Result<Times> {
+    let (runs, time) =
+        (session.bench.runs(5, 3), session.bench.sized(Duration::from_millis(300), Duration::from_millis(100)));
+    let (mut sandbox, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        let pair = Arc::clone(pair);
+        let timed = tokio::task::spawn_blocking(move || -> Result<(f64, f64)> {
+            let sandbox = timed(threads, time, &async || pair.attempt().await)?;
+            let bare = timed(threads, time, &async || Ok(pair.bare.attempt(&pair.job).await?))?;
+            Ok((sandbox, bare))
+        });
+        let (of_sandbox, of_bare) = timed.await.context("the threads that attempts run on broke down")??;
+        sandbox.push(of_sandbox);
+        bare.push(of_bare);
+    }
+    Ok(Times { sandbox: median(&sandbox), bare: median(&bare) })
+}
+
+/// Runs attempts on some threads for a while, one after the other on each; answers how many microseconds one took.
+fn timed(threads: u32, time: Duration, attempt: &(impl AsyncFn() -> Result<()> + Sync)) -> Result<f64> {
+    let together = Barrier::new(threads as usize);
+    let one_thread = || -> Result<f64> {
+        let runtime = Builder::new_current_thread().build();
+        together.wait();
+        runtime?.block_on(async {
+            let begun = Instant::now();
+            let mut attempts = 0_u64;
+            while begun.elapsed() < time {
+                attempt().await?;
+                attempts += 1;
+            }
+            Ok(micros(begun.elapsed()) / attempts as f64)
+        })
+    };
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(one_thread)).collect();
+        let mut sum = 0.0;
+        for thread in running {
+            sum += thread.join().unwrap_or_else(|_| bail!("a thread panicked"))?;
+        }
+        Ok(sum / f64::from(threads))
+    })
+}
+
+// === impl Pair ===
+
+impl Pair {
+    fn new(session: &Session<'_>, subject: &Subject, scan: bool) -> Result<Pair> {
+        let config = &session.bench.config;
+        let sandbox_config = sandbox::Config {
+            slots: config.slots,
+            memory_ceiling_bytes: config.ceilings.memory_bytes,
+            compiled_dir: None,
+            timers: Handle::current(),
+        };
+        let sandbox = if scan { Sandbox::new(sandbox_config) } else { Sandbox::without_page_scan(sandbox_config) }?;
+        let manifest = Manifest::parse("", &subject.name, config)?;
+        let component = sandbox.load(&subject.file, &manifest.limits)?;
+        let generation = Generation::of(&subject.file, None);
+        let log = Arc::new(HandlerLog::new(generation.clone()));
+        let handler = Handler::new(subject.name.as_str().into(), generation, manifest, component, log);
+        let bare = Bare::new(&subject.file, config.slots, scan)?;
+        Ok(Pair { handler, bare, job: Arc::new(subject.job()), stop: CancellationToken::new() })
+    }
+
+    async fn attempt(&self) -> Result<()> {
+        match self.handler.run(&self.job, &self.stop).await.outcome {
+            Outcome::Complete { .. } => Ok(()),
+            other => bail!("`{}` does not complete its job: {other:?}", self.handler.name),
+        }
+    }
+}
