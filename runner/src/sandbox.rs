@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+pub use self::engine::loads_at_once;
 pub use self::load::{Facts, FileKind, Inspection, LoadError, Quiet};
 use crate::job::Job;
 use crate::limits::Limits;
