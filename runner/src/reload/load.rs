@@ -1,89 +1,134 @@
-//! The last pair of each handler that loaded, kept in the state folder, so that a restart has it too.
+//! One load: a pair of files becomes a handler that can be served, and is kept. It blocks: a compiler takes its time, and a
+//! guest's start function as long as its timeout.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 
-use crate::generation::{Generation, hex};
-use crate::reload::folder::Pair;
+use super::folder::{Folder, Pair};
+use super::history::History;
+use super::record::{Record, Refused};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::generation::Generation;
+use crate::handler::Handler;
+use crate::manifest::Manifest;
+use crate::sandbox::Sandbox;
+use crate::telemetry::HandlerLog;
+use crate::trial::Trial;
 
-/// Where last good pairs are kept: `NAME.last` says the generation, and the pair lies beside it under the generation's
-/// name, once for all handlers that share it.
-#[derive(Debug, Clone)]
-pub(crate) struct LastGood {
-    dir: PathBuf,
+/// What all loads have in common.
+pub(super) struct Loader {
+    pub(super) folder: Folder,
+    pub(super) history: History,
+    pub(super) config: Arc<Config>,
+    pub(super) sandbox: Sandbox,
+    /// Told when the attempts of a generation came to something.
+    pub(super) decided: Arc<Notify>,
 }
 
-// === impl LastGood ===
+/// What is to be loaded.
+pub(super) struct Load {
+    pub(super) name: Arc<str>,
+    pub(super) source: Source,
+    /// The generation that is served whatever lies in the folder.
+    pub(super) pinned: Option<Generation>,
+    /// The one that is served now.
+    pub(super) serving: Option<Arc<Handler>>,
+}
 
-impl LastGood {
-    /// The pairs of the handlers in `folder`, kept under `state_dir`. Several runners may share a state folder and have
-    /// handlers of one name in different folders.
-    pub(crate) fn new(state_dir: &Path, folder: &Path) -> LastGood {
-        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-        let folder = Sha256::digest(folder.as_os_str().as_encoded_bytes());
-        LastGood { dir: state_dir.join("last-good").join(hex(&folder[..6])) }
-    }
+/// Where a pair comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Source {
+    /// The handlers' folder.
+    Folder,
+    /// What is kept, since the handler is pinned to it.
+    Pinned(Generation),
+    /// What is kept, since the pair in the folder is bad.
+    LastGood(Generation),
+}
 
-    /// Keeps `pair` as the last good one of the handler `name`.
-    pub(crate) fn keep(&self, name: &str, generation: &Generation, pair: &Pair) -> io::Result<()> {
-        // At most starts it is there already, whole.
-        if self.get(name).is_some_and(|(kept, _)| kept == *generation) {
-            return Ok(());
-        }
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-        if let Some(manifest) = &pair.manifest {
-            self.write(&format!("{generation}.toml"), manifest)?;
-        }
-        self.write(&format!("{generation}.wasm"), &pair.component)?;
-        self.write(&format!("{name}.last"), generation.as_str().as_bytes())?;
-        self.sweep()
-    }
+/// What came of a load.
+#[derive(Debug)]
+pub(super) enum Loaded {
+    /// The pair is what is served already.
+    Same,
+    /// The pair in the folder is another one than the handler is pinned to.
+    Aside(Generation),
+    /// A handler to be served.
+    Handler { handler: Arc<Handler>, has_manifest: bool, took: Duration },
+}
 
-    /// Forgets the handler `name`, whose file was deleted.
-    pub(crate) fn forget(&self, name: &str) -> io::Result<()> {
-        match fs::remove_file(self.dir.join(format!("{name}.last"))) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed.and_then(|()| self.sweep()),
-        }
-    }
+// === impl Loader ===
 
-    /// The last good pair of the handler `name`, unless what was kept is gone or damaged.
-    pub(crate) fn get(&self, name: &str) -> Option<(Generation, Pair)> {
-        let generation = Generation::named(&fs::read_to_string(self.dir.join(format!("{name}.last"))).ok()?);
-        let component = fs::read(self.dir.join(format!("{generation}.wasm"))).ok()?;
-        let manifest = fs::read(self.dir.join(format!("{generation}.toml"))).ok();
-        let pair = Pair { component, manifest };
-        (pair.generation() == generation).then_some((generation, pair))
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let part = self.dir.join(format!("{name}.part-{}", std::process::id()));
-        fs::write(&part, bytes)?;
-        fs::rename(part, self.dir.join(name))
-    }
-
-    /// Removes the pairs that nothing names any more.
-    fn sweep(&self) -> io::Result<()> {
-        let (mut named, mut files) = (Vec::new(), Vec::new());
-        for entry in fs::read_dir(&self.dir)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "last") {
-                named.push(fs::read_to_string(&path)?);
-            } else {
-                files.push(path);
+impl Loader {
+    /// Loads it, or says what is wrong with it.
+    pub(super) fn load(&self, load: &Load) -> Result<Loaded, String> {
+        let started = Instant::now();
+        let pair = match &load.source {
+            Source::Folder => self.folder.read(&load.name).map_err(|error| error.to_string())?,
+            Source::Pinned(kept) | Source::LastGood(kept) => {
+                self.history.pair(kept).ok_or("what was kept of it is gone or damaged")?
             }
+        };
+        let generation = pair.generation();
+        if load.source == Source::Folder && load.pinned.as_ref().is_some_and(|pinned| *pinned != generation) {
+            return Ok(Loaded::Aside(generation));
         }
-        for file in files {
-            let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-            let is_pair = file.extension().is_some_and(|extension| extension == "wasm" || extension == "toml");
-            if is_pair && !named.iter().any(|generation| generation == stem) {
-                fs::remove_file(&file)?;
+        if let Some(serving) = load.serving.as_ref().filter(|serving| serving.generation == generation) {
+            let job_types = serving.job_types.iter().map(ToString::to_string).collect();
+            self.note(load, &generation, &pair, job_types);
+            return Ok(Loaded::Same);
+        }
+        let handler =
+            self.make(&load.name, &generation, &pair).inspect_err(|why| self.refuse(load, generation.clone(), why))?;
+        let job_types = handler.job_types.iter().map(ToString::to_string).collect();
+        let record = self.note(load, &generation, &pair, job_types);
+        let (before, standing) = record.kept(&generation).map(|kept| (kept.before, kept.standing)).unwrap_or_default();
+        let trial = Trial::new(before, standing, self.config.handlers.brake);
+        let handler = Arc::new(handler.on_trial(trial, Arc::clone(&self.decided)));
+        Ok(Loaded::Handler { handler, has_manifest: pair.manifest.is_some(), took: started.elapsed() })
+    }
+
+    fn make(&self, name: &Arc<str>, generation: &Generation, pair: &Pair) -> Result<Handler, String> {
+        let manifest = pair.manifest.as_deref().map(std::str::from_utf8).transpose();
+        let manifest = manifest.map_err(|error| format!("`{name}.toml` is not UTF-8: {error}"))?.unwrap_or_default();
+        let manifest = Manifest::parse(manifest, name, &self.config).map_err(|errors| errors.to_string())?;
+        let component = self.sandbox.load(&pair.component, &manifest.limits).map_err(|error| error.with_hint())?;
+        let log = Arc::new(HandlerLog::new(generation.clone()));
+        Ok(Handler::new(Arc::clone(name), generation.clone(), manifest, component, log))
+    }
+
+    /// Keeps the pair as one that is served. Answers what is kept now, or would be.
+    fn note(&self, load: &Load, generation: &Generation, pair: &Pair, job_types: Vec<String>) -> Record {
+        let now = SystemClock.now();
+        let change = |record: &mut Record| {
+            if let Some(serving) = &load.serving {
+                record.note(&serving.generation, serving.trial().standing());
             }
+            match load.source {
+                Source::Folder => record.deployed(generation, job_types.clone(), now),
+                Source::Pinned(_) | Source::LastGood(_) => record.serving = Some(generation.clone()),
+            }
+        };
+        let mut unkept = self.history.read(&load.name).unwrap_or_default();
+        self.history.keep(&load.name, pair, generation, change).unwrap_or_else(|error| {
+            let name = &load.name;
+            tracing::warn!(error = %error, handler.name = %name, "cannot keep generation {generation} of handler `{name}`: {error}");
+            change(&mut unkept);
+            unkept
+        })
+    }
+
+    /// Keeps why a pair in the folder is no handler, for people who ask.
+    fn refuse(&self, load: &Load, generation: Generation, why: &str) {
+        if load.source != Source::Folder {
+            return;
         }
-        Ok(())
+        let refused = Some(Refused { generation, why: why.to_owned() });
+        if let Err(error) = self.history.change(&load.name, |record| record.refused = refused) {
+            tracing::debug!(error = %error, handler.name = %load.name, "cannot keep why a pair was refused");
+        }
     }
 }
