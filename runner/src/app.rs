@@ -102,30 +102,21 @@ async fn work(
         guests: guests.clone(),
     });
 
-    // Watched before it is read, so that no change falls between.
-    let watch = Watch::new(&config.handlers.dir);
     let to_dispatcher = Arc::clone(&dispatcher);
     let mut reload =
         Reload::new(Arc::clone(config), sandbox.clone(), registry, move || to_dispatcher.registry_changed());
+    // Watched before it is read, so that no change falls between.
+    let watch = reload.watch();
     let drain = signals.drain.child_token();
-    // Compiling may take long; who wants to stop need not wait for it.
-    tokio::select! {
-        () = reload.load_all() => {}
-        () = drain.cancelled() => {}
-    }
-    tracing::info!(
-        "ready: handlers from `{}`, jobs from `{}`, {} slots",
-        config.handlers.dir.display(),
-        config.queue.url,
-        config.slots
-    );
-
+    dispatcher.expect_handlers(true);
     let ended = tokio::select! {
         biased;
+        // A handler's jobs run as soon as it is loaded, whatever the others take; and who wants to stop waits for none.
         ended = dispatcher.run(&drain, &signals.stop, config.drain_timeout, until_empty) => ended,
-        () = reload.follow(watch) => unreachable!("it follows as long as it is polled"),
+        () = load_and_follow(config, &mut reload, watch, &dispatcher) => unreachable!("it follows as long as it is polled"),
         () = drain_when_swap_appears(&sandbox, &drain) => unreachable!("it waits on when it has drained"),
     };
+    reload.note_standings().await;
     let listed = if until_empty && ended.is_ok() { list_what_waits(queue.as_ref()).await } else { Ok(()) };
     tokio::select! {
         () = queue.close() => {}
@@ -140,6 +131,19 @@ async fn work(
     }
     tracing::info!("stopped");
     Ok(End::Done)
+}
+
+/// Loads what lies in the handlers' folder, says that the runner is ready, and keeps in step with the folder.
+async fn load_and_follow(config: &Config, reload: &mut Reload, watch: Watch, dispatcher: &Dispatcher) {
+    reload.load_all().await;
+    dispatcher.expect_handlers(false);
+    tracing::info!(
+        "ready: handlers from `{}`, jobs from `{}`, {} slots",
+        config.handlers.dir.display(),
+        config.queue.url,
+        config.slots
+    );
+    reload.follow(watch).await;
 }
 
 /// Drains when memory can be swapped out under a sandbox that was set up for a machine where it cannot.

@@ -17,6 +17,7 @@ mod config;
 mod dead;
 mod enqueue;
 mod fault;
+mod handlers;
 mod invoke;
 mod jobs;
 mod lines;
@@ -54,6 +55,7 @@ enum Command {
     Enqueue(enqueue::Enqueue),
     Invoke(invoke::Invoke),
     Check(check::Check),
+    Handlers(handlers::Handlers),
     Jobs(jobs::Jobs),
     Dead(dead::Dead),
     Stats(stats::Stats),
@@ -109,6 +111,7 @@ impl Cli {
     fn run(self, out: &mut dyn Write) -> Result<(), Fault> {
         let (handlers, drain_timeout) = match &self.command {
             Command::Run(run) => (run.handlers.clone(), run.drain_timeout.clone()),
+            Command::Handlers(handlers) => (handlers.handlers.clone(), None),
             _ => (None, None),
         };
         let flags = Flags { config: self.global.config, queue: self.global.queue, handlers, drain_timeout };
@@ -121,6 +124,7 @@ impl Cli {
             Command::Enqueue(enqueue) => enqueue.run(&config, out),
             Command::Invoke(invoke) => invoke.run(&config, out),
             Command::Check(check) => check.run(&config, out),
+            Command::Handlers(handlers) => handlers.run(&config, out),
             Command::Jobs(jobs) => jobs.run(&config, out),
             Command::Dead(dead) => dead.run(&config, out),
             Command::Stats(stats) => stats.run(&config, out),

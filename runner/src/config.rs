@@ -59,6 +59,8 @@ pub struct Config {
 pub struct HandlersConfig {
     /// The folder that is watched.
     pub dir: PathBuf,
+    /// Whether a new generation that only fails is paused.
+    pub brake: bool,
 }
 
 /// The queue, and what it keeps.
@@ -193,6 +195,7 @@ impl Config {
         beside.push(".state");
         let state_dir = settings.text("state_dir", PathBuf::from(beside).display().to_string());
         let handlers_dir = settings.text("handlers.dir", "./handlers".to_owned());
+        let brake = settings.truth("handlers.brake", true);
         let (limits, body_bytes_max) = read_limits(settings);
         Config {
             enabled,
@@ -200,7 +203,7 @@ impl Config {
             slots,
             drain_timeout,
             state_dir: state_dir.into(),
-            handlers: HandlersConfig { dir: handlers_dir.into() },
+            handlers: HandlersConfig { dir: handlers_dir.into(), brake },
             queue,
             limits,
             body_bytes_max,

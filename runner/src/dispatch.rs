@@ -6,6 +6,7 @@
 //!       └──── queue.settle(delivery, disposition) ←── retry::decide(…) ───────┘
 //! ```
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,13 +18,18 @@ use tokio_util::task::TaskTracker;
 
 use self::backlog::{Backlog, Turn};
 use crate::clock::Clock;
+use crate::handler::Handler;
 use crate::outcome::{Disposition, Outcome, RetryAfter};
 use crate::queue::{AttemptRecord, Delivery, Demand, Queue, QueueError, Settled, Settlement};
 use crate::registry::Registry;
 use crate::retry;
 use crate::sandbox::Attempt;
+use crate::trial::{FAILURES_MAX, Standing};
 
 mod backlog;
+
+/// How much of a guest's last message stands in the line that says that its handler is paused.
+const LAST_MESSAGE_CHARS_MAX: usize = 200;
 
 /// A random number from -1 to 1.
 pub type Jitter = Box<dyn Fn() -> f64 + Send + Sync>;
@@ -56,6 +62,8 @@ pub struct Dispatcher {
     stop: CancellationToken,
     slots: TaskTracker,
     settling: TaskTracker,
+    /// Handlers are still to come: an empty queue means nothing yet.
+    expects_handlers: AtomicBool,
 }
 
 // === impl Dispatcher ===
@@ -71,12 +79,18 @@ impl Dispatcher {
             stop: CancellationToken::new(),
             slots: TaskTracker::new(),
             settling: TaskTracker::new(),
+            expects_handlers: AtomicBool::new(false),
         })
     }
 
     /// Says that the registry was swapped: what is served has changed.
     pub fn registry_changed(&self) {
         self.changed.notify_one();
+    }
+
+    /// Says whether handlers are still being loaded that lay there at the start. Until then no queue counts as empty.
+    pub fn expect_handlers(&self, expected: bool) {
+        self.expects_handlers.store(expected, Ordering::Release);
     }
 
     /// Receives and works jobs until `drain` is cancelled, or until the queue is empty if `until_empty`; then finishes what
@@ -122,7 +136,7 @@ impl Dispatcher {
         {
             let mut backlog = self.backlog();
             for delivery in deliveries {
-                match registry.get(&delivery.job.job_type) {
+                match registry.get(&delivery.job.job_type).filter(|handler| !handler.is_paused()) {
                     Some(handler) => backlog.push(delivery, &handler.name, handler.concurrency),
                     None => unserved.push(delivery),
                 }
@@ -139,7 +153,8 @@ impl Dispatcher {
         /// Jobs that other runners hold end without our being told.
         const LOOK_AGAIN: Duration = Duration::from_millis(100);
         loop {
-            if self.backlog().in_flight() == 0 && !self.parts.queue.has_work(demand).await? {
+            let all_here = !self.expects_handlers.load(Ordering::Acquire);
+            if all_here && self.backlog().in_flight() == 0 && !self.parts.queue.has_work(demand).await? {
                 return Ok(());
             }
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -188,7 +203,7 @@ impl Dispatcher {
     async fn work(self: &Arc<Dispatcher>, delivery: Delivery, turn: Turn) {
         let over = Over { dispatcher: self, turn: &turn };
         let registry = self.parts.registry.load_full();
-        let Some(handler) = registry.get(&delivery.job.job_type) else {
+        let Some(handler) = registry.get(&delivery.job.job_type).filter(|handler| !handler.is_paused()) else {
             over.after(None);
             return self.settle(delivery, Settlement { disposition: Disposition::Park, attempt: None }, Some(turn));
         };
@@ -196,6 +211,10 @@ impl Dispatcher {
         let started_at = self.parts.clock.now();
         let Attempt { outcome, duration, memory_peak_bytes, .. } = handler.run(&delivery.job, &self.stop).await;
         drop(executing);
+        if handler.attempted(&outcome) == Some(Standing::Braked) {
+            log_brake(handler, &outcome);
+            self.changed.notify_one();
+        }
         over.after(Some(duration));
 
         let failure = match &outcome {
@@ -344,8 +363,21 @@ fn log_settlement(delivery: &Delivery, settlement: &Settlement) {
         Disposition::Release { .. } => tracing::info!(
             job.id = %job.id, job.type = %job.job_type, attempt = job.attempt, "job `{}` interrupted and released", job.id
         ),
-        Disposition::Park => tracing::info!(
-            job.id = %job.id, job.type = %job.job_type, "job `{}` parked: nobody serves its type", job.id
+        Disposition::Park => tracing::debug!(
+            job.id = %job.id, job.type = %job.job_type, "job `{}` parked: nobody serves its type now", job.id
         ),
     }
+}
+
+/// Says that a handler is paused, why, and what to do.
+fn log_brake(handler: &Handler, outcome: &Outcome) {
+    let Outcome::Failed(failure) = outcome else { return };
+    let (name, generation, kind) = (&handler.name, &handler.generation, &failure.kind);
+    let message: String = failure.message.chars().take(LAST_MESSAGE_CHARS_MAX).collect();
+    tracing::warn!(
+        handler.name = %name, handler.generation = %generation, kind = %kind,
+        "handler `{name}` is paused: the first {FAILURES_MAX} attempts of generation {generation} all failed ({kind}, at \
+         last: {message}), where the generation before had completed; its jobs wait for a good file, for `sandhog handlers \
+         rollback {name}`, or for `sandhog handlers resume {name}`"
+    );
 }

@@ -4,14 +4,18 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::generation::Generation;
 use crate::job::Job;
 use crate::limits::Limits;
 use crate::manifest::Manifest;
+use crate::outcome::Outcome;
+use crate::registry::OTHERS;
 use crate::retry::Policy;
 use crate::sandbox::{Attempt, Component, GuestLog};
+use crate::trial::{Standing, Trial};
 
 /// One generation of a handler.
 pub struct Handler {
@@ -28,6 +32,8 @@ pub struct Handler {
     limits: Limits,
     guest: Box<dyn Guest>,
     log: Arc<dyn GuestLog>,
+    trial: Trial,
+    decided: Arc<Notify>,
 }
 
 /// What runs a handler's attempts: a component in its sandbox; in a simulation, what stands for one.
@@ -46,7 +52,7 @@ pub trait Guest: Send + Sync {
 // === impl Handler ===
 
 impl Handler {
-    /// The handler `name`, of a component and its manifest, whose guest's lines go to `log`.
+    /// The handler `name`, of a component and its manifest, whose guest's lines go to `log`. Nothing brakes it.
     pub fn new(
         name: Arc<str>,
         generation: Generation,
@@ -56,7 +62,36 @@ impl Handler {
     ) -> Handler {
         let Manifest { job_types, concurrency, limits, retry, .. } = manifest;
         let job_types = job_types.into_iter().map(Arc::from).collect();
-        Handler { name, generation, job_types, concurrency, retry, limits, guest: Box::new(guest), log }
+        let trial = Trial::new(false, Standing::default(), false);
+        let (guest, decided) = (Box::new(guest), Arc::default());
+        Handler { name, generation, job_types, concurrency, retry, limits, guest, log, trial, decided }
+    }
+
+    /// The same on trial; `decided` is told when something is known of the generation that was not known before.
+    pub fn on_trial(self, trial: Trial, decided: Arc<Notify>) -> Handler {
+        Handler { trial, decided, ..self }
+    }
+
+    /// Whether it takes every type that nobody else claims.
+    pub fn serves_others(&self) -> bool {
+        self.job_types.iter().any(|job_type| **job_type == *OTHERS)
+    }
+
+    /// What is known of its generation by its attempts.
+    pub fn trial(&self) -> &Trial {
+        &self.trial
+    }
+
+    /// Whether its types are paused: no attempt starts, its jobs wait.
+    pub fn is_paused(&self) -> bool {
+        self.trial.is_braked()
+    }
+
+    /// Takes down how an attempt ended. Answers what is known of the generation now, if this attempt changed that.
+    pub fn attempted(&self, outcome: &Outcome) -> Option<Standing> {
+        let standing = self.trial.record(outcome)?;
+        self.decided.notify_one();
+        Some(standing)
     }
 
     /// Runs one attempt at `job`, in a sandbox of its own. Whatever the guest does comes back as an outcome; when `stop` is

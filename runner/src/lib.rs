@@ -20,4 +20,5 @@ pub mod reload;
 pub mod retry;
 pub mod sandbox;
 pub mod telemetry;
+pub mod trial;
 pub mod watch;

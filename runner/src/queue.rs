@@ -76,6 +76,9 @@ pub struct Demand {
     pub types: Vec<(Arc<str>, u32)>,
     /// The same for a handler of `*`: every type that no other handler claims, here or in another live runner.
     pub others: Option<u32>,
+    /// Job types whose handler is here and must not run: their jobs are not taken, by a handler of `*` neither, here or in
+    /// another live runner, and wait as if nobody served them.
+    pub paused: Vec<Arc<str>>,
 }
 
 /// A job as it was handed over, with what settles it.

@@ -1,70 +1,48 @@
-//! Keeps the registry in step with the handlers' folder.
+//! Keeps the registry in step with the handlers' folder, and with what people pinned and resumed.
 //!
 //! A handler's generation is the pair of its component and its manifest. A pair that does not load is reported once, and the
-//! last good one stays. Compiling is slow and happens here, one pair at a time, off the jobs' path; jobs see the registry
-//! swapped whole.
+//! last good one stays. Compiling is slow and happens off the jobs' path, several pairs at a time and each by itself, so
+//! that a slow one holds up no other; jobs see the registry swapped whole.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
 
 use self::folder::{Folder, Look, Pair};
-use self::last_good::LastGood;
+use self::history::{History, HistoryError};
+use self::known::{Known, Step};
+use self::load::{Load, Loaded, Loader, Source};
 use crate::config::Config;
 use crate::generation::Generation;
 use crate::handler::Handler;
-use crate::manifest::Manifest;
 use crate::registry::{Conflict, Registry};
-use crate::sandbox::Sandbox;
-use crate::telemetry::HandlerLog;
+use crate::sandbox::{self, Sandbox};
 use crate::watch::Watch;
 
 pub(crate) mod folder;
-mod last_good;
-
-/// A pair must look the same for this long before it is read: it may still be being written.
-const SETTLED: Duration = Duration::from_millis(100);
-
-/// How long a new component waits for its manifest, and how long a file must be gone before that is believed: some programs
-/// replace a file by deleting and writing it.
-const GRACE: Duration = Duration::from_secs(1);
+pub(crate) mod history;
+mod known;
+mod load;
+pub(crate) mod record;
 
 /// Loads what lies in a folder, and again when it changes.
 pub struct Reload {
-    folder: Folder,
-    config: Arc<Config>,
-    sandbox: Sandbox,
+    loader: Arc<Loader>,
     registry: Arc<ArcSwap<Registry>>,
-    last_good: LastGood,
     handlers: BTreeMap<Arc<str>, Known>,
     conflicts: Vec<Conflict>,
     folder_error: Option<String>,
+    /// The loads that are under way, at most one of a handler.
+    loads: JoinSet<(Arc<str>, Source, Result<Loaded, String>)>,
+    /// How many of them work at a time.
+    permits: Arc<Semaphore>,
+    /// What lay there at the start is not all loaded yet.
+    starting: bool,
     on_change: Box<dyn Fn() + Send + Sync>,
-}
-
-/// What is known of one handler's files.
-struct Known {
-    /// How they looked last, and since when.
-    look: Option<Look>,
-    since: Instant,
-    /// How they looked when they were read last.
-    tried: Option<Look>,
-    /// What was wrong with them then, so that it is said once.
-    fault: Option<String>,
-    /// The last good generation.
-    serving: Option<Arc<Handler>>,
-    serving_has_manifest: bool,
-}
-
-/// What to do about a pair of files now.
-#[derive(Debug, PartialEq)]
-enum Step {
-    Nothing,
-    Wait(Duration),
-    Load,
-    Forget,
 }
 
 // === impl Reload ===
@@ -77,163 +55,248 @@ impl Reload {
         registry: Arc<ArcSwap<Registry>>,
         on_change: impl Fn() + Send + Sync + 'static,
     ) -> Reload {
-        let last_good = LastGood::new(&config.state_dir, &config.handlers.dir);
+        let folder = Folder::new(config.handlers.dir.clone());
+        let history = History::new(&config.state_dir, &config.handlers.dir);
+        let decided = Arc::new(Notify::new());
         Reload {
-            folder: Folder::new(config.handlers.dir.clone()),
-            config,
-            sandbox,
+            loader: Arc::new(Loader { folder, history, config, sandbox, decided }),
             registry,
-            last_good,
             handlers: BTreeMap::new(),
             conflicts: Vec::new(),
             folder_error: None,
+            loads: JoinSet::new(),
+            permits: Arc::new(Semaphore::new(sandbox::loads_at_once() as usize)),
+            starting: true,
             on_change: Box::new(on_change),
         }
     }
 
-    /// Loads all that is there, as it is.
+    /// Watches the folder, and what is kept of its handlers, which commands change.
+    pub fn watch(&self) -> Watch {
+        if let Err(error) = self.loader.history.make() {
+            tracing::warn!(error = %error, "cannot keep generations of handlers: {error}");
+        }
+        Watch::new(&[self.loader.folder.path(), self.loader.history.dir()])
+    }
+
+    /// Loads all that is there, as it is. Each handler is served as soon as it is loaded.
     pub async fn load_all(&mut self) {
+        let now = Instant::now();
+        // What was deleted while no runner looked is forgotten like what is deleted now.
+        self.handlers = self.loader.history.names().into_iter().map(|name| (name, Known::new(now))).collect();
         self.pass(true).await;
+        while let Some(done) = self.loads.join_next().await {
+            let (name, source, loaded) = done.expect("a load that breaks down answers so");
+            self.loaded(&name, source, loaded);
+        }
+        self.starting = false;
+        self.publish();
         if self.handlers.is_empty() && self.folder_error.is_none() {
-            tracing::info!("no handler in `{}` yet: jobs wait for theirs", self.folder.path().display());
+            tracing::info!("no handler in `{}` yet: jobs wait for theirs", self.loader.folder.path().display());
         }
     }
 
     /// Follows the folder, for as long as it is polled.
     pub async fn follow(&mut self, mut watch: Watch) {
-        let mut look_again = None;
+        let decided = Arc::clone(&self.loader.decided);
+        let mut look_again = self.pass(false).await;
         loop {
-            watch.changed(look_again).await;
+            tokio::select! {
+                () = watch.changed(look_again) => {}
+                () = decided.notified() => {}
+                Some(done) = self.loads.join_next() => {
+                    let (name, source, loaded) = done.expect("a load that breaks down answers so");
+                    self.loaded(&name, source, loaded);
+                }
+            }
             look_again = self.pass(false).await;
+        }
+    }
+
+    /// Makes durable what the attempts of the generations that are served came to.
+    pub async fn note_standings(&mut self) {
+        for (name, known) in &mut self.handlers {
+            let Some(handler) = known.serving.as_ref() else { continue };
+            let standing = handler.trial().standing();
+            if known.noted == Some(standing) {
+                continue;
+            }
+            let (history, of, generation) = (self.loader.history.clone(), Arc::clone(name), handler.generation.clone());
+            let note = move || history.change(&of, |record| record.note(&generation, standing));
+            known.noted = Some(standing);
+            if let Err(error) = blocking(note).await.and_then(|noted| noted.map_err(|error| error.to_string())) {
+                tracing::warn!(error, handler.name = %name, "cannot keep what is known of handler `{name}`: {error}");
+            }
         }
     }
 
     /// Looks at the folder once, and does what is to be done. Answers when to look again.
     async fn pass(&mut self, at_once: bool) -> Option<Duration> {
-        let looks = match self.folder.look() {
-            Ok(looks) => {
-                self.folder_error = None;
-                looks
-            }
-            Err(error) => {
-                // What is loaded stays: a folder that cannot be read says nothing about its files.
-                let error = error.to_string();
-                if self.folder_error.as_ref() != Some(&error) {
-                    tracing::warn!(error, "cannot read handlers' folder `{}`: {error}", self.folder.path().display());
-                    self.folder_error = Some(error);
-                }
-                return None;
-            }
-        };
+        self.note_standings().await;
+        let looks = self.look()?;
         let names: Vec<Arc<str>> = looks.keys().chain(self.handlers.keys()).cloned().collect();
         let mut look_again: Option<Duration> = None;
         for name in names {
-            let known = self.handlers.entry(Arc::clone(&name)).or_insert_with(Known::new);
-            match known.step(looks.get(&name), Instant::now(), at_once) {
+            self.take_up(&name);
+            let now = Instant::now();
+            let known = self.handlers.entry(Arc::clone(&name)).or_insert_with(|| Known::new(now));
+            match known.step(looks.get(&name), now, at_once) {
                 Step::Nothing => {}
                 Step::Wait(wait) => look_again = Some(look_again.map_or(wait, |sooner| sooner.min(wait))),
-                Step::Load => self.load(&name).await,
-                Step::Forget => self.forget(&name),
+                Step::Load(source) => self.load(&name, source),
+                Step::Forget => self.forget(&name).await,
             }
         }
         look_again
     }
 
-    async fn load(&mut self, name: &Arc<str>) {
-        let loaded = self.load_changed(name).await;
-        let known = self.handlers.get_mut(name).expect("a handler is known before it is loaded");
-        match loaded {
-            Ok(None) => known.fault = None,
-            Ok(Some(handler)) => {
-                known.fault = None;
-                self.serve(name, handler);
+    /// What lies in the folder; nothing if it cannot be read, which is said once.
+    fn look(&mut self) -> Option<BTreeMap<Arc<str>, Look>> {
+        match self.loader.folder.look() {
+            Ok(looks) => {
+                self.folder_error = None;
+                Some(looks)
             }
-            Err(fault) => {
+            Err(error) => {
+                // What is loaded stays: a folder that cannot be read says nothing about its files.
+                let error = error.to_string();
+                if self.folder_error.as_ref() != Some(&error) {
+                    let path = self.loader.folder.path().display();
+                    tracing::warn!(error, "cannot read handlers' folder `{path}`: {error}");
+                    self.folder_error = Some(error);
+                }
+                None
+            }
+        }
+    }
+
+    /// Takes up what commands and other runners changed in what is kept of a handler.
+    fn take_up(&mut self, name: &Arc<str>) {
+        let look = self.loader.history.look(name);
+        let known = self.handlers.entry(Arc::clone(name)).or_insert_with(|| Known::new(Instant::now()));
+        if look == known.record_look {
+            return;
+        }
+        known.record_look = look;
+        let record = self.loader.history.read(name).unwrap_or_else(|error: HistoryError| {
+            tracing::warn!(error = %error, handler.name = %name, "what is kept of handler `{name}` counts for nothing: {error}");
+            record::Record::default()
+        });
+        known.pin(record.pinned.clone());
+        known.last_good.clone_from(&record.serving);
+        let Some(handler) = &known.serving else { return };
+        let Some(kept) = record.kept(&handler.generation) else { return };
+        let was_paused = handler.is_paused();
+        known.noted = Some(handler.trial().raise(kept.standing)).filter(|standing| *standing == kept.standing);
+        let generation = &handler.generation;
+        match (was_paused, handler.is_paused()) {
+            (false, true) => tracing::warn!(
+                handler.name = %name, handler.generation = %generation,
+                "handler `{name}` is paused: another runner braked generation {generation}"
+            ),
+            (true, false) => tracing::info!(
+                handler.name = %name, handler.generation = %generation,
+                "handler `{name}` is resumed, generation {generation}"
+            ),
+            _ => return,
+        }
+        (self.on_change)();
+    }
+
+    /// Begins a load. Its result comes to [`Reload::loaded`].
+    fn load(&mut self, name: &Arc<str>, source: Source) {
+        let known = self.handlers.get_mut(name).expect("a handler is known before it is loaded");
+        known.begin(&source);
+        let (pinned, serving) = (known.pinned().cloned(), known.serving.clone());
+        let load = Load { name: Arc::clone(name), source, pinned, serving };
+        let (loader, permits) = (Arc::clone(&self.loader), Arc::clone(&self.permits));
+        self.loads.spawn(async move {
+            let permit = permits.acquire_owned().await.expect("it is never closed");
+            let (name, source) = (Arc::clone(&load.name), load.source.clone());
+            let loaded = blocking(move || {
+                let _permit = permit;
+                loader.load(&load)
+            });
+            (name, source, loaded.await.and_then(|loaded| loaded))
+        });
+    }
+
+    /// Serves what was loaded, or says why not.
+    fn loaded(&mut self, name: &Arc<str>, source: Source, loaded: Result<Loaded, String>) {
+        let known = self.handlers.get_mut(name).expect("a handler stays known while it is loaded");
+        known.loading = false;
+        if source == Source::Folder && loaded.is_ok() {
+            known.fault = None;
+        }
+        match loaded {
+            Ok(Loaded::Same) => {}
+            Ok(Loaded::Aside(found)) => {
+                let pinned = known.pinned().map(ToString::to_string).unwrap_or_default();
+                tracing::info!(
+                    handler.name = %name, handler.generation = %found,
+                    "handler `{name}` stays on generation {pinned}, to which it is pinned: the folder has {found}"
+                );
+            }
+            Ok(Loaded::Handler { handler, has_manifest, took }) => {
+                known.serve(Arc::clone(&handler), has_manifest, &source);
+                self.publish();
+                log_served(&handler, &source, took);
+            }
+            Err(fault) => self.failed(name, &source, fault),
+        }
+    }
+
+    fn failed(&mut self, name: &Arc<str>, source: &Source, fault: String) {
+        let known = self.handlers.get_mut(name).expect("a handler stays known while it is loaded");
+        let instead = match source {
+            Source::Folder => {
                 if known.fault.as_ref() != Some(&fault) {
                     let stays =
                         known.serving.as_ref().map(|handler| format!("; generation {} stays", handler.generation));
-                    tracing::warn!(
-                        handler.name = %name,
-                        "cannot load handler `{name}`: {fault}{}", stays.unwrap_or_default()
-                    );
+                    let stays = stays.unwrap_or_default();
+                    tracing::warn!(handler.name = %name, "cannot load handler `{name}`: {fault}{stays}");
                 }
                 known.fault = Some(fault);
-                if known.serving.is_none() {
-                    self.fall_back(name).await;
-                }
+                known.last_good.clone().map(Source::LastGood)
             }
-        }
-    }
-
-    /// The handler that the pair in the folder makes; none if it is served already.
-    async fn load_changed(&mut self, name: &Arc<str>) -> Result<Option<Arc<Handler>>, String> {
-        let (folder, stem) = (self.folder.clone(), Arc::clone(name));
-        let read = move || folder.read(&stem).map(|pair| (pair.generation(), Arc::new(pair)));
-        let (generation, pair) = blocking(read).await?.map_err(|error| error.to_string())?;
-        if self.handlers[name].serving.as_ref().is_some_and(|handler| handler.generation == generation) {
-            return Ok(None);
-        }
-        let handler = self.make(name, &generation, Arc::clone(&pair)).await?;
-        let known = self.handlers.get_mut(name).expect("a handler is known before it is loaded");
-        known.serving_has_manifest = pair.manifest.is_some();
-        let (last_good, stem) = (self.last_good.clone(), Arc::clone(name));
-        if let Err(error) = blocking(move || last_good.keep(&stem, &generation, &pair)).await? {
-            tracing::warn!(error = %error, handler.name = %name, "cannot keep the last good pair of handler `{name}`: {error}");
-        }
-        Ok(Some(handler))
-    }
-
-    async fn make(&self, name: &Arc<str>, generation: &Generation, pair: Arc<Pair>) -> Result<Arc<Handler>, String> {
-        let manifest = pair.manifest.as_deref().map(std::str::from_utf8).transpose();
-        let manifest = manifest.map_err(|error| format!("`{name}.toml` is not UTF-8: {error}"))?.unwrap_or_default();
-        let manifest = Manifest::parse(manifest, name, &self.config).map_err(|errors| errors.to_string())?;
-        let (sandbox, limits) = (self.sandbox.clone(), manifest.limits.clone());
-        let started = Instant::now();
-        let component = blocking(move || sandbox.load(&pair.component, &limits)).await?.map_err(|e| e.with_hint())?;
-        let log = Arc::new(HandlerLog::new(generation.clone()));
-        let handler = Handler::new(Arc::clone(name), generation.clone(), manifest, component, log);
-        let load_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(
-            handler.name = %name, handler.generation = %generation, load_ms,
-            "handler `{name}` loaded, generation {generation}, for {}", handler.job_types.join(", ")
-        );
-        Ok(Arc::new(handler))
-    }
-
-    /// Serves the last good pair of an earlier run, where the one in the folder is bad.
-    async fn fall_back(&mut self, name: &Arc<str>) {
-        let Some((generation, pair)) = self.last_good.get(name) else { return };
-        match self.make(name, &generation, Arc::new(pair)).await {
-            Ok(handler) => {
+            Source::Pinned(pinned) => {
                 tracing::warn!(
-                    handler.name = %name, handler.generation = %generation,
-                    "handler `{name}` is served by its last good generation {generation} of an earlier run"
+                    handler.name = %name, handler.generation = %pinned,
+                    "cannot load generation {pinned}, to which handler `{name}` is pinned: {fault}; what lies in the folder counts"
                 );
-                self.serve(name, handler);
+                known.void_pin();
+                Some(Source::Folder)
             }
-            Err(fault) => tracing::warn!(handler.name = %name, "nor can its last good generation be loaded: {fault}"),
+            Source::LastGood(_) => {
+                tracing::warn!(handler.name = %name, "nor can its last good generation be loaded: {fault}");
+                None
+            }
+        };
+        if known.serving.is_none()
+            && let Some(instead) = instead
+        {
+            self.load(name, instead);
         }
     }
 
-    fn serve(&mut self, name: &Arc<str>, handler: Arc<Handler>) {
-        self.handlers.get_mut(name).expect("a handler is known before it is served").serving = Some(handler);
-        self.publish();
-    }
-
-    fn forget(&mut self, name: &Arc<str>) {
+    async fn forget(&mut self, name: &Arc<str>) {
         let known = self.handlers.remove(name);
-        if let Err(error) = self.last_good.forget(name) {
-            tracing::warn!(error = %error, handler.name = %name, "cannot forget the last good pair of `{name}`: {error}");
+        let (history, of) = (self.loader.history.clone(), Arc::clone(name));
+        let forgotten = blocking(move || history.forget(&of)).await;
+        if let Err(error) = forgotten.and_then(|forgotten| forgotten.map_err(|error| error.to_string())) {
+            tracing::warn!(error, handler.name = %name, "cannot forget what is kept of handler `{name}`: {error}");
         }
         if known.is_some_and(|known| known.serving.is_some()) {
-            tracing::info!(handler.name = %name, "handler `{name}` was deleted: jobs of its types wait");
             self.publish();
+            tracing::info!(handler.name = %name, "handler `{name}` was deleted: jobs of its types wait");
         }
     }
 
     /// Swaps the registry for one of what is served now.
     fn publish(&mut self) {
         let serving = self.handlers.values().filter_map(|known| known.serving.clone());
+        // A handler of `*` would take the jobs of one that is still being loaded.
+        let serving = serving.filter(|handler| !(self.starting && handler.serves_others()));
         let (registry, conflicts) = Registry::of(serving);
         for conflict in conflicts.iter().filter(|conflict| !self.conflicts.contains(conflict)) {
             tracing::warn!(handler.name = %conflict.name, "handler `{}` is not served: it {conflict}", conflict.name);
@@ -244,60 +307,40 @@ impl Reload {
     }
 }
 
-// === impl Known ===
-
-impl Known {
-    fn new() -> Known {
-        Known {
-            look: None,
-            since: Instant::now(),
-            tried: None,
-            fault: None,
-            serving: None,
-            serving_has_manifest: false,
-        }
-    }
-
-    /// What to do about files that look like this `now`.
-    fn step(&mut self, look: Option<&Look>, now: Instant, at_once: bool) -> Step {
-        if self.look.as_ref() != look {
-            self.look = look.cloned();
-            self.since = now;
-        }
-        let Some(look) = look else {
-            return self.after(GRACE, now, Step::Forget);
-        };
-        if self.tried.as_ref() == Some(look) {
-            return Step::Nothing;
-        }
-        // A component that comes alone may have its manifest coming; one whose manifest went may get it back.
-        let awaits_manifest = !look.has_manifest() && (self.serving.is_none() || self.serving_has_manifest);
-        let patience = match (at_once, awaits_manifest) {
-            (true, _) => Duration::ZERO,
-            (false, true) => GRACE,
-            (false, false) => SETTLED,
-        };
-        let step = self.after(patience, now, Step::Load);
-        if step == Step::Load {
-            self.tried = Some(look.clone());
-        }
-        step
-    }
-
-    fn after(&self, patience: Duration, now: Instant, step: Step) -> Step {
-        match patience.saturating_sub(now.duration_since(self.since)) {
-            Duration::ZERO => step,
-            wait => Step::Wait(wait),
-        }
-    }
-}
-
 // === impl Pair ===
 
 impl Pair {
     /// The generation that this pair is.
     pub(crate) fn generation(&self) -> Generation {
         Generation::of(&self.component, self.manifest.as_deref())
+    }
+}
+
+/// Says that a handler is served, and by what.
+fn log_served(handler: &Handler, source: &Source, took: Duration) {
+    let (name, generation) = (&handler.name, &handler.generation);
+    let load_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(
+        handler.name = %name, handler.generation = %generation, load_ms,
+        "handler `{name}` loaded, generation {generation}, for {}", handler.job_types.join(", ")
+    );
+    match source {
+        Source::Folder => {}
+        Source::Pinned(_) => tracing::info!(
+            handler.name = %name, handler.generation = %generation,
+            "handler `{name}` is pinned to generation {generation}"
+        ),
+        Source::LastGood(_) => tracing::warn!(
+            handler.name = %name, handler.generation = %generation,
+            "handler `{name}` is served by its last good generation {generation} of an earlier run"
+        ),
+    }
+    if handler.is_paused() {
+        tracing::warn!(
+            handler.name = %name, handler.generation = %generation,
+            "handler `{name}` is paused: generation {generation} was braked; its jobs wait for a good file, for `sandhog \
+             handlers rollback {name}`, or for `sandhog handlers resume {name}`"
+        );
     }
 }
 

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+pub use self::engine::loads_at_once;
 pub(crate) use self::engine::{page_map_scan_is_safe, swap_is_listed};
 pub use self::load::{Facts, FileKind, Inspection, LoadError, Quiet};
 use crate::job::Job;

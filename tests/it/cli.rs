@@ -86,12 +86,18 @@ fn check_failure(sandhog: &Sandhog, args: &[&str], code: i32, message: &str) {
 #[test]
 fn help_of_every_command() {
     let sandhog = Sandhog::new();
-    let commands: [&[&str]; 16] = [
+    let commands: [&[&str]; 22] = [
         &[],
         &["run"],
         &["enqueue"],
         &["invoke"],
         &["check"],
+        &["handlers"],
+        &["handlers", "list"],
+        &["handlers", "rollback"],
+        &["handlers", "pin"],
+        &["handlers", "unpin"],
+        &["handlers", "resume"],
         &["jobs"],
         &["jobs", "list"],
         &["jobs", "show"],

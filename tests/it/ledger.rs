@@ -199,7 +199,7 @@ fn jobs_of_a_runner_killed_under_load_run_in_another_within_two_seconds() {
 fn twenty_swaps_under_load_lose_no_job_and_run_none_twice() {
     const SWAPS: usize = 20;
     /// How many jobs there are at least when the handler is swapped.
-    const IN_FLIGHT: u64 = 2_000;
+    const IN_FLIGHT: u64 = 10_000;
     // Two builds of one handler, each of which says which one it is when an attempt begins, and when it ends.
     let words = ["azure", "green"];
     let builds = words.map(|word| {

@@ -7,10 +7,14 @@ mod support;
 
 // The benchmark: what it prints, not how fast anything is.
 mod bench;
+// A new generation that only fails.
+mod brake;
 // How jobs fail, are buried, and what people do about them.
 mod burial;
 // The command line itself: its help, its words, its exit codes.
 mod cli;
+// `sandhog handlers`: rollback, pins, and the brake lifted.
+mod handlers;
 // Guests' own account of what they did, under kills and reloads.
 mod ledger;
 // A job's life: what it is given, how it completes, waits and comes again.

@@ -36,6 +36,7 @@ pub(crate) async fn exercise<F: Future<Output = Arc<dyn Queue>>>(make: impl Fn()
     claim("malformed bytes are kept", Box::pin(malformed_bytes_are_kept(make().await))).await;
     claim("unserved type waits", Box::pin(unserved_type_waits(make().await))).await;
     claim("others take what nobody serves", Box::pin(others_take_what_nobody_serves(make().await))).await;
+    claim("paused type waits for others too", Box::pin(paused_type_waits_for_others_too(make().await))).await;
     claim("thousands come once each", Box::pin(thousands_come_once_each(make().await))).await;
     claim("stopped queue still settles", Box::pin(stopped_queue_still_settles(make().await))).await;
 }
@@ -78,7 +79,7 @@ async fn completed_job_does_not_come_again(queue: Arc<dyn Queue>) {
 
 async fn nothing_is_received_without_room(queue: Arc<dyn Queue>) {
     enqueue(&*queue, vec![new_job("full"), new_job("free"), new_job("free")]).await;
-    let demand = Demand { types: vec![("full".into(), 0), ("free".into(), 1)], others: None };
+    let demand = Demand { types: vec![("full".into(), 0), ("free".into(), 1)], ..Demand::default() };
     let received = queue.receive(&demand).await.unwrap();
     assert_eq!(received.iter().map(|delivery| delivery.job.job_type.as_str()).collect::<Vec<_>>(), ["free"]);
     settle_all(&*queue, received).await;
@@ -302,7 +303,7 @@ async fn unserved_type_waits(queue: Arc<dyn Queue>) {
 
 async fn others_take_what_nobody_serves(queue: Arc<dyn Queue>) {
     enqueue(&*queue, ["a", "b", "c", "c"].map(new_job).into()).await;
-    let demand = Demand { types: vec![("b".into(), 0)], others: Some(10) };
+    let demand = Demand { types: vec![("b".into(), 0)], others: Some(10), ..Demand::default() };
     let mut types = Vec::new();
     while types.len() < 3 {
         let received = queue.receive(&demand).await.unwrap();
@@ -313,11 +314,27 @@ async fn others_take_what_nobody_serves(queue: Arc<dyn Queue>) {
     assert_eq!(types, ["a", "c", "c"]);
 }
 
+async fn paused_type_waits_for_others_too(queue: Arc<dyn Queue>) {
+    enqueue(&*queue, ["a", "b"].map(new_job).into()).await;
+    let paused = Demand { others: Some(10), paused: vec!["a".into()], ..Demand::default() };
+    let received = queue.receive(&paused).await.unwrap();
+    assert_eq!(received.iter().map(|delivery| &*delivery.job.job_type).collect::<Vec<_>>(), ["b"]);
+    settle_all(&*queue, received).await;
+    assert!(!queue.has_work(&paused).await.unwrap());
+    let waiting = queue.stats().await.unwrap().counts.into_iter().find(|count| count.job_type.as_deref() == Some("a"));
+    assert_eq!(waiting.map(|count| (count.state, count.jobs)), Some((State::Parked, 1)));
+    let resumed = Demand { others: Some(10), ..Demand::default() };
+    assert!(queue.has_work(&resumed).await.unwrap());
+    let received = queue.receive(&resumed).await.unwrap();
+    assert_eq!(received.len(), 1);
+    settle_all(&*queue, received).await;
+}
+
 async fn thousands_come_once_each(queue: Arc<dyn Queue>) {
     let jobs: Vec<NewJob> = (0..5_000).map(|at| new_job(["a", "b", "c"][at % 3])).collect();
     let mut expected: HashSet<String> = enqueue(&*queue, jobs).await.into_iter().map(|job| job.id).collect();
     assert_eq!(expected.len(), 5_000);
-    let demand = Demand { types: ["a", "b", "c"].map(|name| (name.into(), 200)).into(), others: None };
+    let demand = Demand { types: ["a", "b", "c"].map(|name| (name.into(), 200)).into(), ..Demand::default() };
     while !expected.is_empty() {
         let received = queue.receive(&demand).await.unwrap();
         assert!(received.iter().all(|delivery| expected.remove(&delivery.job.id)), "one came twice");
@@ -342,7 +359,7 @@ pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
 }
 
 pub(crate) fn demand(job_type: &str, room: u32) -> Demand {
-    Demand { types: vec![(job_type.into(), room)], others: None }
+    Demand { types: vec![(job_type.into(), room)], ..Demand::default() }
 }
 
 pub(crate) async fn receive_one(queue: &dyn Queue, job_type: &str) -> Delivery {

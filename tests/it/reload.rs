@@ -309,3 +309,42 @@ fn component_that_is_copied_slowly_is_loaded_when_it_is_whole() {
     }
     assert_eq!(runner.ended(&id).state, "completed");
 }
+
+#[test]
+fn handler_whose_start_function_spins_holds_up_no_other() {
+    let mut runner = TestRunner::new().manifest("stuck", "timeout = '20s'").handler("stuck", "start");
+    let stuck = "cannot load handler `stuck`";
+    // At the start, where the names are in the wrong order.
+    runner.put_guest("zoe", "obedient");
+    runner.spawn(&[]);
+    let id = runner.enqueue("zoe", r#"{"do":"complete"}"#);
+    assert_eq!(runner.ended(&id).state, "completed");
+    assert_eq!((runner.says(stuck), runner.says("ready: ")), (0, 0));
+    // And later.
+    runner.put("amy.toml", b"");
+    runner.put_guest("amy", "obedient");
+    eventually!(runner.says(stuck) == 1 && runner.says("ready: ") == 1);
+    serving(&runner, "amy");
+    runner.put("stuck.toml", b"timeout = '30s'");
+    // The marker comes later, and is loaded sooner.
+    until_looked_at(&runner, "marker");
+    serving(&runner, "marker");
+    assert_eq!(runner.says(stuck), 1);
+}
+
+#[test]
+fn handler_of_all_others_waits_at_the_start_until_the_others_are_there() {
+    let mut runner = TestRunner::new()
+        .manifest("all", "job_types = '*'")
+        .handler("all", "obedient")
+        .manifest("stuck", "timeout = '3s'")
+        .handler("stuck", "start")
+        .handler("zoe", "idle");
+    let named = runner.enqueue("zoe", "{}");
+    let other = runner.enqueue("other", r#"{"do":"complete"}"#);
+    runner.spawn(&[]);
+    assert_eq!(runner.ended(&named).state, "completed");
+    let other = runner.ended(&other);
+    assert_ne!(runner.job(&named).generation, other.generation);
+    eventually!(runner.says("ready: ") == 1);
+}

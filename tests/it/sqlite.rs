@@ -278,7 +278,7 @@ async fn type_with_a_flood_leaves_room_for_others() {
     let queue = open(&dir);
     enqueue(&*queue, (0..3_000).map(|_| new_job("flood")).collect()).await;
     enqueue(&*queue, vec![new_job("rare")]).await;
-    let demand = Demand { types: vec![("flood".into(), 5_000), ("rare".into(), 5_000)], others: None };
+    let demand = Demand { types: vec![("flood".into(), 5_000), ("rare".into(), 5_000)], ..Demand::default() };
     let received = within(queue.receive(&demand)).await.unwrap();
     assert!(received.iter().any(|delivery| delivery.job.job_type == "rare"));
     settle_all(&*queue, received).await;

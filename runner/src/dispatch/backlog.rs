@@ -144,10 +144,15 @@ impl Backlog {
     /// What there is room for, by the types that `registry` serves.
     pub(crate) fn demand(&mut self, registry: &Registry) -> Demand {
         let room = |handler: &Handler| self.room(&handler.name, handler.concurrency, handler.job_types.len());
-        let mut demand = Demand {
-            types: registry.types().map(|(job_type, handler)| (Arc::clone(job_type), room(handler))).collect(),
-            others: registry.others().map(|handler| room(handler)),
-        };
+        let others = registry.others().filter(|handler| !handler.is_paused()).map(|handler| room(handler));
+        let mut demand = Demand { others, ..Demand::default() };
+        for (job_type, handler) in registry.types() {
+            if handler.is_paused() {
+                demand.paused.push(Arc::clone(job_type));
+            } else {
+                demand.types.push((Arc::clone(job_type), room(handler)));
+            }
+        }
         self.bound(&mut demand);
         for lane in self.lanes.values_mut() {
             (lane.demanded, lane.settled_since_demand) = (0, 0);

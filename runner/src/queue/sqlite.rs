@@ -260,7 +260,9 @@ impl Queue for SqliteQueue {
     fn has_work<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<bool, QueueError>> {
         let demand = demand.clone();
         Box::pin(self.read(move |connection, shared| {
-            inspect::has_work(connection, &demand, shared.clock.now()).map_err(|e| fault::of("cannot look for jobs", e))
+            let own = shared.runner.load(Ordering::Acquire);
+            inspect::has_work(connection, &demand, own, shared.clock.now())
+                .map_err(|e| fault::of("cannot look for jobs", e))
         }))
     }
 

@@ -1,7 +1,7 @@
 //! What lies in the handlers' folder.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub(crate) struct Look {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct FileLook {
+pub(crate) struct FileLook {
     inode: (u64, u64),
     size: u64,
     modified: (i64, i64),
@@ -96,10 +96,7 @@ impl Folder {
     }
 
     fn look_at(&self, name: &str) -> Option<FileLook> {
-        let path = self.path.join(name);
-        // A link that leads nowhere is there, and is an error to report.
-        let metadata = fs::metadata(&path).or_else(|_| fs::symlink_metadata(&path)).ok()?;
-        Some(FileLook::of(&metadata))
+        FileLook::at(&self.path.join(name))
     }
 
     fn read_file(&self, name: &str, limit: u64) -> Result<Vec<u8>, ReadError> {
@@ -143,12 +140,15 @@ impl Look {
 // === impl FileLook ===
 
 impl FileLook {
-    fn of(metadata: &Metadata) -> FileLook {
-        FileLook {
+    /// How the file looks, if it is there.
+    pub(crate) fn at(path: &Path) -> Option<FileLook> {
+        // A link that leads nowhere is there, and is an error to report.
+        let metadata = fs::metadata(path).or_else(|_| fs::symlink_metadata(path)).ok()?;
+        Some(FileLook {
             inode: (metadata.dev(), metadata.ino()),
             size: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
+        })
     }
 }

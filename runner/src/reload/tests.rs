@@ -5,9 +5,14 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::folder::ReadError;
+use super::known::{GRACE, SETTLED};
+use super::record::Record;
 use super::*;
+use crate::clock::UnixMs;
 
 const NAME: &str = "resize";
+
+const LOAD: Step = Step::Load(Source::Folder);
 
 fn folder() -> (tempfile::TempDir, Folder) {
     let dir = tempfile::tempdir().unwrap();
@@ -24,7 +29,12 @@ fn write(folder: &Folder, name: &str, text: &str) {
 fn step(known: &mut Known, folder: &Folder, after: Duration) -> Step {
     let look = folder.look().unwrap().remove(NAME);
     known.step(look.as_ref(), Instant::now(), false);
-    known.step(look.as_ref(), known.since + after, false)
+    let step = known.step(look.as_ref(), known.since + after, false);
+    if let Step::Load(source) = &step {
+        known.begin(source);
+        known.loading = false;
+    }
+    step
 }
 
 #[test]
@@ -39,25 +49,55 @@ fn only_visible_components_are_looked_at() {
 #[test]
 fn component_is_loaded_once_it_has_settled_and_its_manifest_had_time_to_come() {
     let (_dir, folder) = folder();
-    let mut known = Known::new();
+    let mut known = Known::new(Instant::now());
     write(&folder, "resize.wasm", "1");
     assert!(matches!(step(&mut known, &folder, SETTLED), Step::Wait(_)));
-    assert_eq!(step(&mut known, &folder, GRACE), Step::Load);
+    assert_eq!(step(&mut known, &folder, GRACE), LOAD);
     assert_eq!(step(&mut known, &folder, GRACE), Step::Nothing);
     write(&folder, "resize.toml", "");
     assert!(matches!(step(&mut known, &folder, Duration::ZERO), Step::Wait(_)));
-    assert_eq!(step(&mut known, &folder, SETTLED), Step::Load);
+    assert_eq!(step(&mut known, &folder, SETTLED), LOAD);
 }
 
 #[test]
 fn deleted_component_is_forgotten_after_a_grace() {
     let (_dir, folder) = folder();
-    let mut known = Known::new();
+    let mut known = Known::new(Instant::now());
     write(&folder, "resize.wasm", "1");
-    assert_eq!(step(&mut known, &folder, GRACE), Step::Load);
+    assert_eq!(step(&mut known, &folder, GRACE), LOAD);
     fs::remove_file(folder.path().join("resize.wasm")).unwrap();
     assert!(matches!(step(&mut known, &folder, SETTLED), Step::Wait(_)));
     assert_eq!(step(&mut known, &folder, GRACE), Step::Forget);
+}
+
+#[test]
+fn nothing_else_of_a_handler_is_loaded_while_something_is() {
+    let (_dir, folder) = folder();
+    let mut known = Known::new(Instant::now());
+    write(&folder, "resize.wasm", "1");
+    assert_eq!(step(&mut known, &folder, GRACE), LOAD);
+    known.loading = true;
+    write(&folder, "resize.wasm", "22");
+    assert_eq!(step(&mut known, &folder, GRACE), Step::Nothing);
+    known.loading = false;
+    assert_eq!(step(&mut known, &folder, GRACE), LOAD);
+}
+
+#[test]
+fn pinned_generation_goes_before_the_folder_until_it_cannot_be_had() {
+    let (_dir, folder) = folder();
+    let mut known = Known::new(Instant::now());
+    write(&folder, "resize.wasm", "1");
+    assert_eq!(step(&mut known, &folder, GRACE), LOAD);
+    let pinned = Generation::named("abc");
+    known.pin(Some(pinned.clone()));
+    assert_eq!(step(&mut known, &folder, Duration::ZERO), Step::Load(Source::Pinned(pinned.clone())));
+    known.void_pin();
+    assert_eq!(step(&mut known, &folder, GRACE), LOAD);
+    known.pin(Some(pinned));
+    assert_eq!(step(&mut known, &folder, GRACE), Step::Nothing, "it is the same pin");
+    known.pin(None);
+    assert_eq!(step(&mut known, &folder, GRACE), LOAD);
 }
 
 #[test]
@@ -78,33 +118,69 @@ fn file_that_is_no_plain_file_of_the_folder_is_refused() {
     assert_eq!(folder.look().unwrap().len(), 6);
 }
 
-#[test]
-fn last_good_pair_is_kept_by_digest_and_swept_when_nothing_names_it() {
-    let (dir, folder) = folder();
-    let last_good = LastGood::new(dir.path(), folder.path());
-    let pair = |text: &str| Pair { component: text.into(), manifest: Some(b"#".into()) };
-    for text in ["1", "2"] {
-        last_good.keep(NAME, &pair(text).generation(), &pair(text)).unwrap();
-    }
-    assert_eq!(last_good.get(NAME), Some((pair("2").generation(), pair("2"))));
-    assert_eq!(last_good.get("other"), None);
-    let kept = || walk(&dir.path().join("last-good"));
-    assert_eq!(kept(), 3);
-    last_good.forget(NAME).unwrap();
-    last_good.forget(NAME).unwrap();
-    assert_eq!(last_good.get(NAME), None);
-    assert_eq!(kept(), 0);
+/// Has the handler served by a pair from the folder.
+fn deploy(history: &History, name: &str, pair: &Pair) -> Record {
+    let generation = pair.generation();
+    history.keep(name, pair, &generation, |record| record.deployed(&generation, vec![], UnixMs(0))).unwrap()
+}
+
+fn pair(text: &str) -> Pair {
+    Pair { component: text.into(), manifest: Some(b"#".into()) }
 }
 
 #[test]
-fn damaged_last_good_pair_is_not_loaded() {
+fn pairs_are_kept_by_digest_and_swept_when_nothing_names_them() {
     let (dir, folder) = folder();
-    let last_good = LastGood::new(dir.path(), folder.path());
-    let pair = Pair { component: b"1".into(), manifest: None };
-    last_good.keep(NAME, &pair.generation(), &pair).unwrap();
-    let file = fs::read_dir(dir.path().join("last-good")).unwrap().next().unwrap().unwrap().path();
-    fs::write(file.join(format!("{}.wasm", pair.generation())), "2").unwrap();
-    assert_eq!(last_good.get(NAME), None);
+    let history = History::new(dir.path(), folder.path());
+    for text in ["1", "2"] {
+        deploy(&history, NAME, &pair(text));
+    }
+    deploy(&history, "other", &pair("2"));
+    let record = history.read(NAME).unwrap();
+    assert_eq!(record.serving, Some(pair("2").generation()));
+    assert_eq!(history.pair(&record.generations[1].generation), Some(pair("1")));
+    assert_eq!(history.read("unheard-of").unwrap(), Record::default());
+    let kept = || walk(&dir.path().join("generations"));
+    assert_eq!(kept(), 4 + 2 + 1, "two pairs, two records, one lock");
+    fs::write(history.dir().join("3.wasm.part"), "half").unwrap();
+    history.forget(NAME).unwrap();
+    history.forget(NAME).unwrap();
+    assert_eq!((history.read(NAME).unwrap(), kept()), (Record::default(), 2 + 1 + 1));
+    for n in 0..20 {
+        deploy(&history, "other", &pair(&format!("n{n}")));
+    }
+    assert_eq!(kept(), 6 * 2 + 1 + 1, "what is kept has an end");
+}
+
+#[test]
+fn damaged_pair_is_not_loaded_and_a_damaged_record_begins_anew() {
+    let (dir, folder) = folder();
+    let history = History::new(dir.path(), folder.path());
+    deploy(&history, NAME, &pair("1"));
+    let generation = pair("1").generation();
+    fs::write(history.dir().join(format!("{generation}.wasm")), "2").unwrap();
+    assert_eq!(history.pair(&generation), None);
+    deploy(&history, NAME, &pair("1"));
+    assert_eq!(history.pair(&generation), Some(pair("1")), "it is written again");
+    for damaged in ["", "{", "7", "{\"serving\":\"../../etc/passwd\"}"] {
+        fs::write(history.dir().join("resize.json"), damaged).unwrap();
+        assert!(matches!(history.read(NAME), Err(HistoryError::Damaged { .. })), "{damaged}");
+    }
+    assert_eq!(deploy(&history, NAME, &pair("1")).generations.len(), 1);
+    assert_eq!(history.read(NAME).unwrap().serving, Some(generation));
+}
+
+#[test]
+fn changes_by_several_at_a_time_are_all_kept() {
+    let (dir, folder) = folder();
+    let history = History::new(dir.path(), folder.path());
+    std::thread::scope(|threads| {
+        for n in 0..4 {
+            let history = &history;
+            threads.spawn(move || deploy(history, NAME, &pair(&n.to_string())));
+        }
+    });
+    assert_eq!(history.read(NAME).unwrap().generations.len(), 4);
 }
 
 /// How many files there are in the folders below `path`.

@@ -10,8 +10,12 @@ use super::{Config, SandboxError};
 /// How often a running guest is looked at. A guest that runs for longer gives its thread back each time.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Instances beyond the slots, for components that are being loaded.
+/// Instances beyond the slots and those of components that are being loaded.
 const SPARE_SLOTS: u32 = 4;
+
+/// The most components that are loaded at one time, however many cores there are: each may take a file's memory several
+/// times, and a compiler uses all cores anyway.
+const LOADS_MAX: usize = 16;
 
 /// The most memories that one component may have. Python has three.
 pub(super) const MEMORIES_MAX: u32 = 4;
@@ -76,6 +80,13 @@ pub(crate) fn page_map_scan_is_safe() -> bool {
     PoolingAllocationConfig::is_pagemap_scan_available() && !swap_is_listed()
 }
 
+/// How many components are loaded at one time: one a core, and two at least, so that one guest whose start function spins
+/// holds up no other.
+pub fn loads_at_once() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    u32::try_from(cores.clamp(2, LOADS_MAX)).expect("it is small")
+}
+
 /// Whether this system may swap a page out. What cannot be found out is a yes.
 pub(crate) fn swap_is_listed() -> bool {
     std::fs::read_to_string("/proc/swaps").map_or(true, |swaps| swaps.lines().count() > 1)
@@ -107,7 +118,7 @@ fn settings() -> wasmtime::Config {
 }
 
 pub(super) fn pool(slots: u32, memory_bytes: u64, spare_bytes: u64, scans_pages: bool) -> PoolingAllocationConfig {
-    let slots = slots.saturating_add(SPARE_SLOTS);
+    let slots = slots.saturating_add(SPARE_SLOTS).saturating_add(loads_at_once());
     let memory_bytes = memory_bytes.saturating_add(spare_bytes).min(4 << 30);
     let memories = slots.saturating_mul(MEMORIES_MAX);
     let mut pool = PoolingAllocationConfig::default();

@@ -88,6 +88,12 @@ impl TestRunner {
         TestRunner { folder: Arc::clone(&self.folder), handlers, process: None, log: Arc::default() }
     }
 
+    /// A second runner on the same queue, with the same folder of handlers.
+    pub(crate) fn twin(&self) -> TestRunner {
+        let (folder, handlers) = (Arc::clone(&self.folder), self.handlers.clone());
+        TestRunner { folder, handlers, process: None, log: Arc::default() }
+    }
+
     /// Starts the runner, and waits until it is ready.
     pub(crate) fn start(mut self) -> TestRunner {
         self.restart(&[]);

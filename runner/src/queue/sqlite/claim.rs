@@ -137,7 +137,8 @@ impl<'a> Claim<'a> {
     /// Takes types that no other handler claims, here or in another live runner.
     fn take_others(&mut self, demand: &Demand, room: u32, after: &mut String, dry: &mut Dry) -> rusqlite::Result<()> {
         let mut served: HashSet<String> = demand.types.iter().map(|(job_type, _)| job_type.to_string()).collect();
-        served.extend(served_by_others(self.connection, self.runner, self.now)?);
+        served.extend(demand.paused.iter().map(ToString::to_string));
+        served.extend(claimed_by_name(self.connection, self.runner, self.now)?);
         let begun = after.clone();
         let (mut left, mut due, mut wrapped) = (room, None, false);
         for _ in 0..OTHER_TYPES_MAX {
@@ -244,8 +245,8 @@ pub(super) fn next_waiting_type(connection: &Connection, after: &str) -> rusqlit
         .optional()
 }
 
-/// The types that live runners serve by name, but for one runner.
-pub(super) fn served_by_others(connection: &Connection, but: i64, now: UnixMs) -> rusqlite::Result<HashSet<String>> {
+/// The types that live runners serve by name, or have paused, but for one runner.
+pub(super) fn claimed_by_name(connection: &Connection, but: i64, now: UnixMs) -> rusqlite::Result<HashSet<String>> {
     let mut statement = connection.prepare_cached(
         "select distinct job_type from served join runner on runner.id = served.runner
          where lease_until_ms > ?1 and runner.id <> ?2",

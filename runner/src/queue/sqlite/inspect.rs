@@ -6,7 +6,7 @@ use rusqlite::types::{ToSql, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::value::RawValue;
 
-use super::claim::{next_waiting_type, read_pairs};
+use super::claim::{claimed_by_name, next_waiting_type, read_pairs};
 use super::runners::{ServedNow, served_now};
 use super::schema::state;
 use super::settle::History;
@@ -129,17 +129,19 @@ pub(super) fn stats(connection: &Connection, now: UnixMs) -> rusqlite::Result<St
     })
 }
 
-/// Whether a job is ready for a runner that serves what `demand` lists, or running anywhere, by seeks alone.
-pub(super) fn has_work(connection: &Connection, demand: &Demand, now: UnixMs) -> rusqlite::Result<bool> {
+/// Whether a job is ready for the runner `own` that serves what `demand` lists, or running anywhere, by seeks alone.
+pub(super) fn has_work(connection: &Connection, demand: &Demand, own: i64, now: UnixMs) -> rusqlite::Result<bool> {
     // All as of one moment: a job that is claimed between two questions would be in neither answer.
     let connection = &connection.unchecked_transaction()?;
     if connection.prepare_cached("select 1 from job where state = 3 limit 1")?.exists([])? {
         return Ok(true);
     }
-    let all = served_now(connection, now)?;
     let here: HashSet<&str> = demand.types.iter().map(|(job_type, _)| &**job_type).collect();
-    // A handler of `*` takes what nobody claims.
-    let serves = |job_type: &str| here.contains(job_type) || demand.others.is_some() && !all.types.contains(job_type);
+    // A handler of `*` takes what nobody claims; what we claim ourselves is for `demand` to say.
+    let mut claimed = claimed_by_name(connection, own, now)?;
+    claimed.extend(demand.paused.iter().map(ToString::to_string));
+    let others = |job_type: &str| demand.others.is_some() && !claimed.contains(job_type);
+    let serves = |job_type: &str| here.contains(job_type) || others(job_type);
     let mut ready =
         connection.prepare_cached("select 1 from job where state = 2 and job_type = ?1 and run_at_ms <= ?2 limit 1")?;
     let mut after = String::new();

@@ -15,7 +15,6 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tracing::{debug, warn};
 
 use super::Shared;
-use super::claim::served_by_others;
 use super::settle::end_identity;
 use super::slots::{self, Slot};
 use super::tally::Tally;
@@ -55,6 +54,8 @@ pub(super) struct ServedNow {
     pub(super) runners: u32,
     pub(super) others: bool,
     pub(super) types: HashSet<String>,
+    /// What none of them serves by name, since those that have its handler paused it.
+    pub(super) paused: HashSet<String>,
 }
 
 /// How a runner was found to be no more.
@@ -129,7 +130,12 @@ pub(super) enum EnterError {
 impl ServedNow {
     /// Whether jobs of a type wait for a handler. Where no runner lives at all, nothing is known of handlers.
     pub(super) fn parks(&self, job_type: &str) -> bool {
-        self.runners > 0 && !self.others && !self.types.contains(job_type)
+        self.runners > 0 && !self.types.contains(job_type) && !self.takes_others(job_type)
+    }
+
+    /// Whether a handler of `*` may have a type that is not served by name.
+    pub(super) fn takes_others(&self, job_type: &str) -> bool {
+        self.others && !self.paused.contains(job_type)
     }
 }
 
@@ -225,8 +231,18 @@ pub(super) fn served_now(connection: &Connection, now: UnixMs) -> rusqlite::Resu
     let (runners, others) = connection
         .prepare_cached("select count(*), coalesce(max(others), 0) from runner where lease_until_ms > ?1")?
         .query_row([now.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let types = served_by_others(connection, 0, now)?;
-    Ok(ServedNow { runners, others, types })
+    let (mut types, mut paused) = (HashSet::new(), HashSet::new());
+    let mut statement = connection.prepare_cached(
+        "select job_type, min(paused) from served join runner on runner.id = served.runner
+         where lease_until_ms > ?1 group by job_type",
+    )?;
+    let mut rows = statement.query([now.0])?;
+    while let Some(row) = rows.next()? {
+        let of = if row.get(1)? { &mut paused } else { &mut types };
+        of.insert(row.get(0)?);
+    }
+    drop(rows);
+    Ok(ServedNow { runners, others, types, paused })
 }
 
 /// Puts back what a runner had claimed and not started, or had its start counted already.

@@ -14,7 +14,7 @@ use crate::queue::QueueError;
 const APPLICATION_ID: i32 = 0x5368_6f67;
 
 /// The version of the tables that this program writes (`pragma user_version`).
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// How long a busy file is left alone before it is asked again. Under load another process's writer lets go of the lock for
 /// some microseconds between two commits: who asks rarely, as SQLite's own handler does, finds it taken for seconds.
@@ -79,7 +79,13 @@ create index identity_ended on identity(ended_at_ms) where ended_at_ms is not nu
 create table completed(job_type text primary key, jobs integer not null, bytes integer not null) without rowid;
 
 create table runner(id integer primary key, others integer not null, lease_until_ms integer not null);
-create table served(runner integer not null, job_type text not null, primary key(runner, job_type)) without rowid;
+-- What runners serve by name, and what they have paused.
+create table served(
+    runner integer not null,
+    job_type text not null,
+    paused integer not null default 0,
+    primary key(runner, job_type)
+) without rowid;
 
 -- Types that wait and that no live runner serves, and since when.
 create table parked(job_type text primary key, since_ms integer not null) without rowid;
@@ -87,6 +93,9 @@ create table parked(job_type text primary key, since_ms integer not null) withou
 create table counter(one integer primary key check(one = 1), fence integer, runner integer, fenced_total integer);
 insert into counter values(1, 4294967296, 16777216, 0);
 ";
+
+/// Brings the tables of version 1 up: it knew no pause.
+const FROM_1: &str = "alter table served add column paused integer not null default 0;";
 
 /// Opens the file for writing; makes it, with its tables, if it is not there.
 pub(super) fn open_writer(path: &Path, busy: Duration) -> Result<Connection, QueueError> {
@@ -209,18 +218,19 @@ fn use_wal(connection: &Connection, busy: Duration) -> rusqlite::Result<()> {
     }
 }
 
-/// Makes the tables, if they are not there, in one transaction.
+/// Makes the tables, or brings them up, in one transaction, unless they are there.
 fn make_tables(connection: &mut Connection, path: &Path) -> Result<(), QueueError> {
     let failed = |e| fault::opening(path, e);
     let version =
         |connection: &Connection| connection.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0));
     // Whoever only looks does not wait for those who write.
-    if version(connection).map_err(failed)? != 0 {
+    if version(connection).map_err(failed)? == VERSION {
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
-    if version(&transaction).map_err(failed)? == 0 {
-        transaction.execute_batch(TABLES).map_err(failed)?;
+    let known = version(&transaction).map_err(failed)?;
+    if known < VERSION {
+        transaction.execute_batch(if known == 0 { TABLES } else { FROM_1 }).map_err(failed)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
         transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
     }

@@ -72,6 +72,7 @@ pub(super) struct Writer {
 struct Served {
     types: Vec<Arc<str>>,
     others: bool,
+    paused: Vec<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -423,18 +424,23 @@ fn changed(known: Option<&Served>, demand: &Demand) -> Option<Served> {
     if let Some(known) = known
         && known.others == demand.others.is_some()
         && known.types.iter().eq(types.clone())
+        && known.paused == demand.paused
     {
         return None;
     }
-    Some(Served { types: types.cloned().collect(), others: demand.others.is_some() })
+    let (types, paused) = (types.cloned().collect(), demand.paused.clone());
+    Some(Served { types, others: demand.others.is_some(), paused })
 }
 
 fn write_served(connection: &Connection, runner: i64, served: &Served) -> rusqlite::Result<()> {
     connection.execute("update runner set others = ?2 where id = ?1", (runner, served.others))?;
     connection.execute("delete from served where runner = ?1", [runner])?;
-    let mut insert = connection.prepare_cached("insert or ignore into served(runner, job_type) values(?1, ?2)")?;
-    for job_type in &served.types {
-        insert.execute((runner, job_type))?;
+    let mut insert =
+        connection.prepare_cached("insert or ignore into served(runner, job_type, paused) values(?1, ?2, ?3)")?;
+    for (types, paused) in [(&served.types, false), (&served.paused, true)] {
+        for job_type in types {
+            insert.execute((runner, job_type, paused))?;
+        }
     }
     Ok(())
 }

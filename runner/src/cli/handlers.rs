@@ -1,0 +1,295 @@
+//! `sandhog handlers`
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::fault::Fault;
+use super::terminal::{note, plain, plain_cut, relative, write_json, write_table};
+use crate::clock::{Clock, SystemClock, UnixMs};
+use crate::config::Config;
+use crate::generation::Generation;
+use crate::reload::folder::Folder;
+use crate::reload::history::History;
+use crate::reload::record::{Kept, Record, Refusal};
+use crate::trial::Standing;
+
+/// Look at handlers, and say which generation is served; without a command, list them.
+///
+/// It holds with a running runner, within about a second, and at the next start.
+#[derive(Debug, Args)]
+pub(super) struct Handlers {
+    #[command(subcommand)]
+    command: Option<HandlersCommand>,
+    /// Folder of handlers [default: ./handlers] [env: `SANDHOG_HANDLERS`]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Configuration")]
+    pub(super) handlers: Option<String>,
+    #[command(flatten)]
+    list: List,
+}
+
+#[derive(Debug, Subcommand)]
+enum HandlersCommand {
+    /// List handlers: what lies in the folder, what is served, and what was served before
+    List(List),
+    /// Serve the generation before the present one, and stay on it whatever lies in the folder (those that were braked are
+    /// passed over)
+    Rollback(Named),
+    Pin(Pin),
+    /// Serve what lies in the folder again
+    Unpin(Named),
+    /// Let a generation run that was braked; it is not braked again
+    Resume(Named),
+}
+
+#[derive(Debug, Default, PartialEq, Args)]
+struct List {
+    /// An object a handler, each in a line of its own
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Named {
+    /// The handler: its file's name without `.wasm`
+    name: String,
+}
+
+/// Stay on a generation, whatever lies in the folder.
+#[derive(Debug, Args)]
+struct Pin {
+    /// The handler: its file's name without `.wasm`
+    name: String,
+    /// The generation, or how its name begins [default: the one that is served]
+    generation: Option<String>,
+}
+
+/// A handler, as far as the folder and what is kept of it tell.
+#[derive(Debug, Serialize)]
+struct Listed {
+    handler: String,
+    state: State,
+    /// Why the pair in the folder is no handler.
+    why: Option<String>,
+    /// What is served, or will be.
+    generation: Option<Generation>,
+    /// What lies in the folder.
+    in_folder: Option<Generation>,
+    pinned: bool,
+    braked: bool,
+    job_types: Vec<String>,
+    /// Those that can be served, the last one that came into the folder first.
+    generations: Vec<Kept>,
+}
+
+/// What is to be known first of a handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum State {
+    /// Its file was deleted.
+    Gone,
+    /// Its types are paused.
+    Braked,
+    /// It stays on a generation.
+    Pinned,
+    /// What lies in the folder does not load.
+    Bad,
+    /// No runner has loaded yet what lies in the folder.
+    New,
+    /// What lies in the folder is served.
+    Good,
+}
+
+// === impl Handlers ===
+
+impl Handlers {
+    pub(super) fn run(self, config: &Config, out: &mut dyn Write) -> Result<(), Fault> {
+        if self.command.is_some() && self.list != List::default() {
+            return Err(Fault::usage("options of the list stand behind `list`, and others behind their command"));
+        }
+        match self.command {
+            None => self.list.run(config, out),
+            Some(HandlersCommand::List(list)) => list.run(config, out),
+            Some(HandlersCommand::Rollback(Named { name })) => {
+                let generation = change(config, &name, "roll back", Record::roll_back)?;
+                note(format_args!("handler `{}` is pinned to generation {generation}", plain(&name)));
+                Ok(())
+            }
+            Some(HandlersCommand::Pin(Pin { name, generation })) => {
+                let generation = change(config, &name, "pin", |record| record.pin(generation.as_deref()))?;
+                note(format_args!("handler `{}` is pinned to generation {generation}", plain(&name)));
+                Ok(())
+            }
+            Some(HandlersCommand::Unpin(Named { name })) => {
+                let generation = change(config, &name, "unpin", Record::unpin)?;
+                note(format_args!("handler `{}` is no longer pinned to generation {generation}", plain(&name)));
+                Ok(())
+            }
+            Some(HandlersCommand::Resume(Named { name })) => {
+                let generation = change(config, &name, "resume", Record::resume)?;
+                note(format_args!("handler `{}` is resumed, generation {generation}", plain(&name)));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Changes what is kept of a handler, if it can be done.
+fn change(
+    config: &Config,
+    name: &str,
+    doing: &str,
+    change: impl Fn(&mut Record) -> Result<Generation, Refusal>,
+) -> Result<Generation, Fault> {
+    const HINT: &str = "`sandhog handlers` lists what there is";
+    let history = History::new(&config.state_dir, &config.handlers.dir);
+    let failed = |why: &dyn std::fmt::Display| {
+        Fault::failed(format!("cannot {doing} handler `{}`: {why}", plain(name))).with_hint(HINT)
+    };
+    let kept = |error| anyhow::Error::new(error).context(format!("cannot {doing} handler `{}`", plain(name)));
+    if name.contains('/') || history.look(name).is_none() {
+        return Err(failed(&Refusal::NeverServed));
+    }
+    let mut record = history.read(name).map_err(kept)?;
+    let generation = change(&mut record).map_err(|why| failed(&why))?;
+    if record.pinned.as_ref() == Some(&generation) && history.pair(&generation).is_none() {
+        return Err(failed(&format!("what was kept of generation `{generation}` is gone or damaged")));
+    }
+    // Another process may have changed it meanwhile.
+    let (changed, _) = history.change(name, change).map_err(kept)?;
+    changed.map_err(|why| failed(&why))
+}
+
+// === impl List ===
+
+impl List {
+    fn run(self, config: &Config, out: &mut dyn Write) -> Result<(), Fault> {
+        let folder = Folder::new(config.handlers.dir.clone());
+        let history = History::new(&config.state_dir, &config.handlers.dir);
+        let looks =
+            folder.look().with_context(|| format!("cannot read handlers' folder `{}`", folder.path().display()))?;
+        let names: BTreeSet<Arc<str>> = looks.keys().cloned().chain(history.names()).collect();
+        let mut listed = Vec::new();
+        for name in names {
+            let record = history.read(&name).unwrap_or_else(|error| {
+                note(format_args!("what is kept of handler `{}` counts for nothing: {error}", plain(&name)));
+                Record::default()
+            });
+            let pair = looks.contains_key(&name).then(|| folder.read(&name).map(|pair| pair.generation()));
+            let pair = pair.map(|read| read.map_err(|error| error.to_string()));
+            listed.push(Listed::of(&name, record, pair, config.handlers.brake));
+        }
+        if self.json {
+            return Ok(listed.iter().try_for_each(|handler| write_json(out, handler))?);
+        }
+        if listed.is_empty() {
+            note(format_args!("no handlers"));
+            return Ok(());
+        }
+        let now = SystemClock.now();
+        let rows = listed.iter().map(|handler| handler.row(now)).collect();
+        Ok(write_table(out, &["HANDLER", "STATE", "SERVED", "IN FOLDER", "TYPES", "BEFORE"], rows)?)
+    }
+}
+
+// === impl Listed ===
+
+impl Listed {
+    /// Puts together what is kept and what lies in the folder, if anything does.
+    fn of(handler: &str, record: Record, pair: Option<Result<Generation, String>>, brake: bool) -> Listed {
+        let generation = record.present().cloned();
+        let kept = generation.as_ref().and_then(|generation| record.kept(generation));
+        let braked = brake && kept.is_some_and(|kept| kept.standing == Standing::Braked);
+        let job_types = kept.map(|kept| kept.job_types.clone()).unwrap_or_default();
+        let pinned = record.pinned.is_some();
+        let (in_folder, why) = match &pair {
+            None => (None, None),
+            Some(Err(why)) => (None, Some(why.clone())),
+            Some(Ok(found)) => {
+                let refused = record.refused.filter(|refused| refused.generation == *found);
+                (Some(found.clone()), refused.map(|refused| refused.why))
+            }
+        };
+        let state = match () {
+            () if pair.is_none() => State::Gone,
+            () if braked => State::Braked,
+            () if pinned => State::Pinned,
+            () if why.is_some() => State::Bad,
+            () if in_folder == generation => State::Good,
+            () => State::New,
+        };
+        let generations = record.generations;
+        let handler = handler.to_owned();
+        Listed { handler, state, why, generation, in_folder, pinned, braked, job_types, generations }
+    }
+
+    fn row(&self, now: UnixMs) -> Vec<String> {
+        let named = |generation: &Option<Generation>| generation.as_ref().map_or("-".to_owned(), ToString::to_string);
+        let state = match (&self.state, &self.why) {
+            (State::Bad, Some(why)) => format!("bad: {}", plain_cut(why, 60)),
+            (state, _) => state.word().to_owned(),
+        };
+        let before = self.generations.iter().filter(|kept| Some(&kept.generation) != self.generation.as_ref());
+        let before = before.map(|kept| format!("{} ({})", kept.generation, relative(kept.first_served_at_ms, now)));
+        vec![
+            plain(&self.handler),
+            state,
+            named(&self.generation),
+            named(&self.in_folder),
+            plain_cut(&self.job_types.join(", "), 40),
+            before.collect::<Vec<_>>().join(", "),
+        ]
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            State::Gone => "gone",
+            State::Braked => "braked",
+            State::Pinned => "pinned",
+            State::Bad => "bad",
+            State::New => "new",
+            State::Good => "good",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reload::record::Refused;
+
+    #[test]
+    fn state_says_what_is_to_be_known_first() {
+        let [a, b] = ["aa", "bb"].map(Generation::named);
+        let mut served = Record::default();
+        served.deployed(&a, vec!["t".into()], UnixMs(0));
+        let mut braked = served.clone();
+        braked.note(&a, Standing::Braked);
+        let pinned = Record { pinned: Some(a.clone()), ..served.clone() };
+        let refused = Some(Refused { generation: b.clone(), why: "it is text".into() });
+        let refused = Record { refused, ..served.clone() };
+        for (record, pair, brake, expected) in [
+            (&served, None, true, State::Gone),
+            (&served, Some(Ok(a.clone())), true, State::Good),
+            (&served, Some(Ok(b.clone())), true, State::New),
+            (&served, Some(Err("it leads out".to_owned())), true, State::Bad),
+            (&refused, Some(Ok(b.clone())), true, State::Bad),
+            (&refused, Some(Ok(a.clone())), true, State::Good),
+            (&pinned, Some(Ok(b.clone())), true, State::Pinned),
+            (&braked, Some(Ok(a.clone())), true, State::Braked),
+            (&braked, Some(Ok(a.clone())), false, State::Good),
+            (&Record::default(), Some(Ok(a.clone())), true, State::New),
+        ] {
+            let listed = Listed::of("t", record.clone(), pair.clone(), brake);
+            assert_eq!(listed.state, expected, "{record:?} {pair:?}");
+        }
+    }
+}
