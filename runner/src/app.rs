@@ -87,6 +87,7 @@ async fn work(
     let queue = queue::open(config)?;
     let sandbox = Sandbox::new(sandbox::Config {
         slots: config.slots,
+        threads: u32::try_from(guests.metrics().num_workers()).unwrap_or(u32::MAX),
         memory_ceiling_bytes: config.ceilings.memory_bytes,
         compiled_dir: Some(config.state_dir.join("compiled")),
         timers: tokio::runtime::Handle::current(),

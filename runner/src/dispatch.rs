@@ -202,7 +202,8 @@ impl Dispatcher {
     /// The life of one attempt.
     async fn work(self: &Arc<Dispatcher>, delivery: Delivery, turn: Turn) {
         let over = Over { dispatcher: self, turn: &turn };
-        let registry = self.parts.registry.load_full();
+        // Without a count of its own, which all threads would write for each job.
+        let registry = self.parts.registry.load();
         let Some(handler) = registry.get(&delivery.job.job_type).filter(|handler| !handler.is_paused()) else {
             over.after(None);
             return self.settle(delivery, Settlement { disposition: Disposition::Park, attempt: None }, Some(turn));

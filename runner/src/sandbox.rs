@@ -2,9 +2,9 @@
 //! behind this module.
 //!
 //! In reading order: `engine` (what is allowed at all), `file` (what a file is), `encode` (a core module becomes a
-//! component), `quiet` (so that an attempt changes no page tables), `compiled` (the cache), `load` (all of these in turn),
-//! `host` (what a guest may call), `limits`, `lines` (what it says), `instance` (one attempt), `trap` (how it went wrong). `bare` is none of it, but what it
-//! is measured against.
+//! component), `quiet` (so that an attempt changes no page tables), `compiled` (the cache), `pools` (one for each thread),
+//! `load` (all of these in turn), `host` (what a guest may call), `limits`, `lines` (what it says), `instance` (one attempt),
+//! `trap` (how it went wrong). `bare` is none of it, but what it is measured against.
 
 pub(crate) mod bare;
 mod compiled;
@@ -16,6 +16,7 @@ mod instance;
 mod limits;
 mod lines;
 mod load;
+mod pools;
 pub mod quiet;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,9 @@ pub struct Config {
     /// How many attempts may run at one time. Whoever calls [`Component::run`] keeps to it; beyond it (and a few more for
     /// loading) attempts are interrupted.
     pub slots: u32,
+    /// How many threads attempts run on, more or less. Each has a pool of instances of its own, up to eight: threads that
+    /// share one are hardly faster than one thread.
+    pub threads: u32,
     /// The most memory that any handler's limits may allow.
     pub memory_ceiling_bytes: u64,
     /// Where compiled code is kept: a directory of ours with mode 0700, made where there is none. None: no cache.

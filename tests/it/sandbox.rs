@@ -20,8 +20,13 @@ impl GuestLog for Silence {
 #[test]
 fn handler_gets_its_job_and_answers() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let config =
-        Config { slots: 2, memory_ceiling_bytes: 256 << 20, compiled_dir: None, timers: runtime.handle().clone() };
+    let config = Config {
+        slots: 2,
+        threads: 2,
+        memory_ceiling_bytes: 256 << 20,
+        compiled_dir: None,
+        timers: runtime.handle().clone(),
+    };
     let component = Sandbox::new(config).unwrap().load(&guest("obedient"), &Limits::default()).unwrap();
     let job = Arc::new(Job {
         id: "7".to_owned(),

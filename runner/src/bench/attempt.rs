@@ -130,6 +130,7 @@ impl Pair {
         let config = &session.bench.config;
         let sandbox_config = sandbox::Config {
             slots: config.slots,
+            threads: session.bench.cores,
             memory_ceiling_bytes: config.ceilings.memory_bytes,
             compiled_dir: None,
             timers: Handle::current(),

@@ -76,6 +76,7 @@ pub(super) fn read_handler(path: &Path, config: &Config) -> anyhow::Result<Handl
 pub(super) fn sandbox(config: &Config) -> anyhow::Result<Sandbox> {
     Ok(Sandbox::new(sandbox::Config {
         slots: 1,
+        threads: 1,
         memory_ceiling_bytes: config.ceilings.memory_bytes,
         compiled_dir: config.state_dir.is_dir().then(|| config.state_dir.join("compiled")),
         timers: tokio::runtime::Handle::current(),

@@ -31,6 +31,13 @@ pub(super) struct Compiled {
     suffix: String,
 }
 
+/// Compiled code that is trusted: made in this process, or kept in the directory and what was written there.
+pub(super) struct Code {
+    bytes: Vec<u8>,
+    /// Where it is kept.
+    path: Option<PathBuf>,
+}
+
 /// What is noted beside compiled code.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Note {
@@ -61,16 +68,22 @@ impl Compiled {
         Some(Compiled { dir: dir.to_owned(), suffix })
     }
 
-    /// What was made of a file with this digest, if it is there and whole.
-    pub(super) fn load(&self, engine: &Engine, file: &str) -> Option<(Component, Note, usize)> {
+    /// What was made of a file with this digest, for each engine, if it is there and whole, and its size in bytes.
+    pub(super) fn load<'a>(
+        &self,
+        engines: impl Iterator<Item = &'a Engine>,
+        file: &str,
+    ) -> Option<(Vec<Component>, Note, usize)> {
         let (code_path, note_path) = self.paths(file);
         let note = fs::read(&note_path).ok()?;
-        let code = fs::read(&code_path).ok()?;
+        let bytes = fs::read(&code_path).ok()?;
         let loaded = serde_json::from_slice::<Note>(&note).map_err(|e| e.to_string()).and_then(|note| {
-            if note.sha256 != hex(&Sha256::digest(&code)) {
+            if note.sha256 != hex(&Sha256::digest(&bytes)) {
                 return Err("it is not what was written".to_owned());
             }
-            Ok((trust(engine, &code).map_err(|e| format!("{e:#}"))?, note, code.len()))
+            let code = Code { bytes, path: Some(code_path.clone()) };
+            let components = engines.map(|engine| code.load(engine)).collect::<Result<_, _>>();
+            Ok((components.map_err(|e| format!("{e:#}"))?, note, code.len()))
         });
         match loaded {
             Ok(loaded) => {
@@ -86,17 +99,17 @@ impl Compiled {
     }
 
     /// Keeps what was made of a file. A failure costs nothing but compiling again.
-    pub(super) fn store(&self, file: &str, component: &Component, quiet: &Quiet, compile_time: Duration) {
-        let stored = component.serialize().map_err(|e| format!("{e:#}")).and_then(|code| {
-            let note = Note { sha256: hex(&Sha256::digest(&code)), quiet: quiet.clone(), compile_time };
-            let note = serde_json::to_vec(&note).expect("a note has no map with keys that are not text");
-            let (code_path, note_path) = self.paths(file);
-            // The note last: code without a note is never loaded, and a note with older code does not fit it.
-            write(&code_path, &code).and_then(|()| write(&note_path, &note)).map_err(|e| e.to_string())
-        });
-        let stored = stored.and_then(|()| self.shrink(CACHE_BYTES_MAX).map_err(|e| e.to_string()));
-        if let Err(error) = stored {
-            tracing::warn!(path = %self.dir.display(), error, "cannot keep compiled code");
+    pub(super) fn store(&self, file: &str, code: &mut Code, quiet: &Quiet, compile_time: Duration) {
+        let note = Note { sha256: hex(&Sha256::digest(&code.bytes)), quiet: quiet.clone(), compile_time };
+        let note = serde_json::to_vec(&note).expect("a note has no map with keys that are not text");
+        let (code_path, note_path) = self.paths(file);
+        // The note last: code without a note is never loaded, and a note with older code does not fit it.
+        let stored = write(&code_path, &code.bytes).and_then(|()| write(&note_path, &note));
+        if stored.is_ok() {
+            code.path = Some(code_path);
+        }
+        if let Err(error) = stored.and_then(|()| self.shrink(CACHE_BYTES_MAX)) {
+            tracing::warn!(path = %self.dir.display(), error = %error, "cannot keep compiled code");
         }
     }
 
@@ -128,6 +141,34 @@ impl Compiled {
     }
 }
 
+// === impl Code ===
+
+impl Code {
+    /// That of a component that was compiled in this process.
+    pub(super) fn of(component: &Component) -> wasmtime::Result<Code> {
+        Ok(Code { bytes: component.serialize()?, path: None })
+    }
+
+    /// Its size in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Makes a component of it. From the file where there is one: it is in memory once then, for all engines and runners.
+    #[expect(unsafe_code, reason = "there is no other way to load compiled code; see SAFETY")]
+    pub(super) fn load(&self, engine: &Engine) -> wasmtime::Result<Component> {
+        // SAFETY: the bytes must be what `Component::serialize` gave, and those of a mapped file must not change. `of` took
+        // them from it just now; or `store` wrote them so, under a name that is only ever replaced whole, into a directory
+        // that nobody but our own user can write (`ours`), and `Compiled::load` has just compared them with the digest that
+        // was taken of them then. Code of another version of the engine, or for other settings, is refused by the engine.
+        unsafe {
+            let mapped = self.path.as_ref().and_then(|path| Component::deserialize_file(engine, path).ok());
+            // The file may be gone again, to make room, or lie where nothing may be executed.
+            mapped.map_or_else(|| Component::deserialize(engine, &self.bytes), Ok)
+        }
+    }
+}
+
 /// Makes the directory if it is not there, and refuses one that others could write to.
 fn ours(dir: &Path) -> Result<(), String> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| e.to_string())?;
@@ -154,12 +195,4 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     drop(file);
     fs::rename(&temporary, path)
-}
-
-#[expect(unsafe_code, reason = "there is no other way to load compiled code; see SAFETY")]
-fn trust(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: the bytes must be what `Component::serialize` gave. `store` wrote them so, into a directory that nobody but
-    // our own user can write (`ours`), and `load` has just compared them with the digest that was taken of them then.
-    // Code of another version of the engine, or for other settings, is refused by the engine.
-    unsafe { Component::deserialize(engine, code) }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use wasmtime::{Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use super::pools::{POOLS_MAX, places};
 use super::{Config, SandboxError};
 
 /// How often a running guest is looked at. A guest that runs for longer gives its thread back each time.
@@ -37,40 +38,49 @@ const STACK_RESIDENT_BYTES: usize = 16 << 10;
 const WASM_STACK_BYTES: usize = 512 << 10;
 const FRAMES_MAX: NonZeroUsize = NonZeroUsize::new(20).expect("20 is not zero");
 
-/// An engine, and how it was set up.
+/// Engines that are alike, and how they were set up.
 pub(super) struct Built {
-    pub(super) engine: Engine,
+    pub(super) engines: Vec<Engine>,
+    /// How many attempts each has room for.
+    pub(super) places: u32,
     /// Whether the kernel is asked which pages a guest wrote. It does not tell of pages that were swapped out, so this is
     /// safe only without swap.
     pub(super) scans_pages: bool,
 }
 
-/// Sets the engine up. `spare_bytes` is what `quiet` adds to a memory beyond its limit. The kernel is asked which pages were
+/// Sets the engines up, one for each thread that attempts run on. `spare_bytes` is what `quiet` adds to a memory beyond its limit. The kernel is asked which pages were
 /// written where that is safe, and if `may_scan`.
 pub(super) fn build(config: &Config, spare_bytes: u64, may_scan: bool) -> Result<Built, SandboxError> {
     let scans_pages = may_scan && page_map_scan_is_safe();
-    let mut pooled = settings();
-    let pool = pool(config.slots, config.memory_ceiling_bytes, spare_bytes, scans_pages);
-    pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    // Setting the engine up reserves the pool's address space: this is the probe.
-    match Engine::new(&pooled) {
-        Ok(engine) => return Ok(Built { engine, scans_pages }),
-        Err(error) => tracing::warn!(
-            error = format!("{error:#}"),
-            slots = config.slots,
-            "no room for a pool of sandboxes, each is made on demand, which is slower"
-        ),
+    let pools = config.threads.clamp(1, POOLS_MAX);
+    // Should address space be short, one pool may still find room.
+    let fewer = if pools > 1 { vec![pools, 1] } else { vec![1] };
+    for pools in fewer {
+        let places = places(config.slots, pools);
+        let mut pooled = settings();
+        let pool = pool(places, config.memory_ceiling_bytes, spare_bytes, scans_pages);
+        pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        // Setting an engine up reserves its pool's address space: this is the probe.
+        match (0..pools).map(|_| Engine::new(&pooled)).collect() {
+            Ok(engines) => return Ok(Built { engines, places, scans_pages }),
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                slots = config.slots,
+                pools,
+                "no room for a pool of sandboxes for each thread: there are fewer or none, which is slower"
+            ),
+        }
     }
     let mut on_demand = settings();
     on_demand.allocation_strategy(InstanceAllocationStrategy::OnDemand);
     let engine = Engine::new(&on_demand).map_err(|e| SandboxError::Engine(format!("{e:#}")))?;
-    Ok(Built { engine, scans_pages: false })
+    Ok(Built { engines: vec![engine], places: config.slots, scans_pages: false })
 }
 
-/// Starts the thread that makes running guests look at the clock. It ends when the engine is gone.
-pub(super) fn start_ticker(engine: &Engine) -> Result<(), SandboxError> {
-    let engine = engine.weak();
-    let thread = std::thread::Builder::new().name("sandbox-clock".to_owned()).spawn(move || tick(&engine));
+/// Starts the thread that makes running guests look at the clock. It ends when the engines are gone.
+pub(super) fn start_ticker(engines: &[Engine]) -> Result<(), SandboxError> {
+    let engines: Vec<EngineWeak> = engines.iter().map(Engine::weak).collect();
+    let thread = std::thread::Builder::new().name("sandbox-clock".to_owned()).spawn(move || tick(&engines));
     // The thread is not joined: it ends by itself.
     thread.map(drop).map_err(|e| SandboxError::Ticker(e.to_string()))
 }
@@ -92,10 +102,8 @@ pub(crate) fn swap_is_listed() -> bool {
     std::fs::read_to_string("/proc/swaps").map_or(true, |swaps| swaps.lines().count() > 1)
 }
 
-fn tick(engine: &EngineWeak) {
-    while let Some(engine) = engine.upgrade() {
-        engine.increment_epoch();
-        drop(engine);
+fn tick(engines: &[EngineWeak]) {
+    while engines.iter().filter_map(EngineWeak::upgrade).map(|engine| engine.increment_epoch()).count() > 0 {
         // Nobody unparks this thread; should it wake early, a tick is short.
         std::thread::park_timeout(TICK);
     }

@@ -14,7 +14,8 @@ use wasmtime::{Store, UpdateDeadline};
 
 use super::host::{Host, handler};
 use super::load::{LoadError, Prepared};
-use super::{Attempt, GuestLog, Level, Source, trap};
+use super::pools::Pooled;
+use super::{Attempt, GuestLog, Level, Source, pools, trap};
 use crate::job::Job;
 use crate::limits::Limits;
 use crate::outcome::{Failure, Kind, Outcome, RetryRequest};
@@ -45,19 +46,21 @@ pub(super) async fn run(
 ) -> Attempt {
     let started = Instant::now();
     let deadline = deadline(started, limits);
-    let mut store = store(prepared, Arc::clone(job), Arc::clone(log), limits, deadline);
+    let place = pools::enter(&prepared.pooled);
+    let mut store = store(prepared, &place, Arc::clone(job), Arc::clone(log), limits, deadline);
     let ended = {
         let metadata: Vec<_> = job.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let job = view(job, &metadata, max_failures, limits);
         let call = async {
-            let instance = prepared.pre.instantiate_async(&mut store).await?;
-            let guest = prepared.handler.load(&mut store, &instance)?;
+            let instance = place.pre.instantiate_async(&mut store).await?;
+            let guest = place.handler.load(&mut store, &instance)?;
             guest.call_handle_job(&mut store, job).await
         };
         bounded(pin!(call), prepared, deadline, stop).await
     };
-    // The instance goes here; what the attempt was charged with and said stays.
+    // The instance goes here, and then its place; what the attempt was charged with and said stays.
     let mut host = store.into_data();
+    drop(place);
     let memory_peak_bytes = host.meter.memory_peak_bytes();
     let (outcome, frames, last_words) = match ended {
         Ended::Itself(Ok(answer)) => {
@@ -85,11 +88,13 @@ pub(super) async fn run(
 /// Makes an instance and throws it away, to see whether it can be done. Blocks.
 pub(super) fn start_once(prepared: &Prepared, limits: &Limits) -> Result<(), LoadError> {
     let deadline = deadline(Instant::now(), limits);
-    let mut store = store(prepared, Arc::new(Job::default()), Arc::new(Unheard), limits, deadline);
+    // Every pool has room for those that are loaded, beside its places.
+    let pooled = &prepared.pooled[0];
+    let mut store = store(prepared, pooled, Arc::new(Job::default()), Arc::new(Unheard), limits, deadline);
     let ended = {
         let call = async {
-            let instance = prepared.pre.instantiate_async(&mut store).await?;
-            Ok(prepared.handler.load(&mut store, &instance).map(drop))
+            let instance = pooled.pre.instantiate_async(&mut store).await?;
+            Ok(pooled.handler.load(&mut store, &instance).map(drop))
         };
         block_on(pin!(call), prepared, deadline)
     };
@@ -116,12 +121,13 @@ fn deadline(started: Instant, limits: &Limits) -> Instant {
 
 fn store(
     prepared: &Prepared,
+    pooled: &Pooled,
     job: Arc<Job>,
     log: Arc<dyn GuestLog>,
     limits: &Limits,
     deadline: Instant,
 ) -> Store<Host> {
-    let mut store = Store::new(prepared.pre.engine(), Host::new(job, log, limits, prepared.spare_bytes));
+    let mut store = Store::new(pooled.pre.engine(), Host::new(job, log, limits, prepared.spare_bytes));
     store.limiter(|host| &mut host.meter);
     store.set_hostcall_fuel(usize::try_from(limits.host_call_bytes).unwrap_or(usize::MAX));
     store.set_max_component_handles(limits.handles as usize);

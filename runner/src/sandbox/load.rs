@@ -2,17 +2,19 @@
 //! not when a job runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
-use wasmtime::component::{Component, InstancePre, Linker};
+use wasmtime::component::Component;
 
-use super::compiled::Compiled;
+use super::compiled::{Code, Compiled};
 use super::engine::{self, MEMORIES_MAX, TABLES_MAX};
 use super::file::{self, Names};
-use super::host::{self, Host, handler};
+use super::host;
+use super::pools::{Pool, Pooled};
 use super::quiet::{self, Rewritten};
 use super::{Config, SandboxError, encode, instance, trap};
 use crate::generation::hex;
@@ -205,8 +207,7 @@ pub enum LoadError {
 
 /// Makes components.
 pub(super) struct Loader {
-    engine: Engine,
-    linker: Linker<Host>,
+    pools: Vec<Arc<Pool>>,
     compiled: Option<Compiled>,
     timers: tokio::runtime::Handle,
     scans_pages: bool,
@@ -215,8 +216,8 @@ pub(super) struct Loader {
 
 /// A component, ready for attempts.
 pub(super) struct Prepared {
-    pub(super) pre: InstancePre<Host>,
-    pub(super) handler: handler::GuestIndices,
+    /// The component in each pool.
+    pub(super) pooled: Vec<Pooled>,
     pub(super) timers: tokio::runtime::Handle,
     /// Whether it may wait on a timer in a call to the host.
     pub(super) waits: bool,
@@ -230,13 +231,12 @@ pub(super) struct Prepared {
 impl Loader {
     pub(super) fn new(config: Config, may_scan: bool) -> Result<Loader, SandboxError> {
         let built = engine::build(&config, u64::from(SPARE_PAGES) * PAGE_BYTES, may_scan)?;
-        let mut linker = Linker::new(&built.engine);
-        host::link(&mut linker).map_err(|e| SandboxError::Engine(format!("{e:#}")))?;
-        engine::start_ticker(&built.engine)?;
-        let (engine, scans_pages) = (built.engine, built.scans_pages);
-        let spare_pages = spare_pages(scans_pages);
-        let compiled = config.compiled_dir.and_then(|dir| Compiled::open(&dir, &engine, spare_pages));
-        Ok(Loader { engine, linker, compiled, timers: config.timers, scans_pages, spare_pages })
+        engine::start_ticker(&built.engines)?;
+        let spare_pages = spare_pages(built.scans_pages);
+        let compiled = config.compiled_dir.and_then(|dir| Compiled::open(&dir, &built.engines[0], spare_pages));
+        let pools =
+            built.engines.into_iter().map(|engine| Pool::new(engine, built.places)).collect::<Result<_, _>>()?;
+        Ok(Loader { pools, compiled, timers: config.timers, scans_pages: built.scans_pages, spare_pages })
     }
 
     pub(super) fn swap_appeared(&self) -> bool {
@@ -269,66 +269,65 @@ impl Loader {
         facts.exports.clone_from(&names.exports);
         check_names(&names)?;
 
-        let component = self.compile(bytes, encoded.as_deref().unwrap_or(bytes), facts)?;
+        let components = self.compile(bytes, encoded.as_deref().unwrap_or(bytes), facts)?;
         let spare_bytes = match &facts.quiet {
             Some(Quiet::Made { modules }) => u64::from(self.spare_pages) * PAGE_BYTES * *modules as u64,
             Some(Quiet::Unchanged { .. }) | None => 0,
         };
-        check_resources(&component, limits, spare_bytes, facts)?;
-        let pre = self
-            .linker
-            .instantiate_pre(&component)
-            .map_err(|error| LoadError::ImportTypes { reason: format!("{error:#}") })?;
-        let handler = handler::GuestIndices::new(&pre)
-            .map_err(|error| LoadError::HandlerTypes { reason: format!("{error:#}") })?;
-        // Else the first attempt would do it.
-        component.initialize_copy_on_write_image().map_err(|e| LoadError::Start { failure: trap::host_fault(&e) })?;
+        check_resources(&components[0], limits, spare_bytes, facts)?;
+        let pooled = self.pools.iter().zip(&components).map(|(pool, component)| pool.prepare(component));
+        let pooled = pooled.collect::<Result<_, _>>()?;
         let waits = names.imports.iter().any(|import| import.starts_with("wasi:"));
         let timers = self.timers.clone();
-        let prepared = Prepared { pre, handler, timers, waits, spare_bytes, facts: facts.clone() };
+        let prepared = Prepared { pooled, timers, waits, spare_bytes, facts: facts.clone() };
         instance::start_once(&prepared, limits)?;
         Ok(prepared)
     }
 
-    /// Compiles, or takes what is in the cache. `file` is as it was found, `component` as it was encoded.
-    fn compile(&self, file: &[u8], component: &[u8], facts: &mut Facts) -> Result<Component, LoadError> {
+    /// Compiles, or takes what is in the cache; answers the component for each pool. `file` is as it was found, `component`
+    /// as it was encoded.
+    fn compile(&self, file: &[u8], component: &[u8], facts: &mut Facts) -> Result<Vec<Component>, LoadError> {
         let digest = hex(&Sha256::digest(file));
-        if let Some((compiled, note, code_bytes)) =
-            self.compiled.as_ref().and_then(|dir| dir.load(&self.engine, &digest))
+        if let Some((components, note, code_bytes)) =
+            self.compiled.as_ref().and_then(|dir| dir.load(self.engines(), &digest))
         {
             facts.from_cache = true;
             facts.quiet = Some(note.quiet);
             facts.compile_time = note.compile_time;
             facts.code_bytes = code_bytes;
-            return Ok(compiled);
+            return Ok(components);
         }
         let started = Instant::now();
         let (compiled, quiet) = self.compile_quiet(component)?;
         facts.compile_time = started.elapsed();
-        facts.code_bytes = {
-            let image = compiled.image_range();
-            image.end as usize - image.start as usize
-        };
+        let fault = |error: wasmtime::Error| LoadError::Start { failure: trap::host_fault(&error) };
+        let mut code = Code::of(&compiled).map_err(fault)?;
+        facts.code_bytes = code.len();
         if let Some(dir) = &self.compiled {
-            dir.store(&digest, &compiled, &quiet, facts.compile_time);
+            dir.store(&digest, &mut code, &quiet, facts.compile_time);
         }
         facts.quiet = Some(quiet);
-        Ok(compiled)
+        let others = self.engines().skip(1).map(|engine| code.load(engine).map_err(fault));
+        std::iter::once(Ok(compiled)).chain(others).collect()
+    }
+
+    fn engines(&self) -> impl Iterator<Item = &Engine> {
+        self.pools.iter().map(|pool| &pool.engine)
     }
 
     /// Compiles the component as it was rewritten, or, should that not work, as it was.
     fn compile_quiet(&self, component: &[u8]) -> Result<(Component, Quiet), LoadError> {
-        let spare_pages = self.spare_pages;
+        let (engine, spare_pages) = (&self.pools[0].engine, self.spare_pages);
         let rewritten = catch_unwind(|| quiet::rewrite(component, spare_pages))
             .unwrap_or_else(|_| Rewritten::Unchanged { reason: "rewriting it broke down".to_owned() });
         let quiet = match rewritten {
             Rewritten::Unchanged { reason } => Quiet::Unchanged { reason },
-            Rewritten::Rewritten { bytes, modules } => match Component::from_binary(&self.engine, &bytes) {
+            Rewritten::Rewritten { bytes, modules } => match Component::from_binary(engine, &bytes) {
                 Ok(compiled) => return Ok((compiled, Quiet::Made { modules })),
                 Err(error) => Quiet::Unchanged { reason: format!("rewriting it went wrong: {error:#}") },
             },
         };
-        let compiled = Component::from_binary(&self.engine, component)
+        let compiled = Component::from_binary(engine, component)
             .map_err(|error| LoadError::Invalid { reason: format!("{error:#}") })?;
         Ok((compiled, quiet))
     }

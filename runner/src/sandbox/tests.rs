@@ -22,7 +22,13 @@ static PREVIEW1: LazyLock<Component> = LazyLock::new(|| {
 });
 
 fn config() -> Config {
-    Config { slots: 32, memory_ceiling_bytes: 256 << 20, compiled_dir: None, timers: TIMERS.handle().clone() }
+    Config {
+        slots: 32,
+        threads: 2,
+        memory_ceiling_bytes: 256 << 20,
+        compiled_dir: None,
+        timers: TIMERS.handle().clone(),
+    }
 }
 
 fn load(guest: &str) -> Component {
