@@ -21,6 +21,9 @@ use crate::telemetry::HandlerLog;
 const ATTEMPT: Target = Target::AtMost(1.25);
 const SCALING: Target = Target::AtLeast(0.9);
 
+/// How long one is timed at a time.
+const TURN: Duration = Duration::from_millis(100);
+
 /// One component, in the sandbox and bare.
 struct Pair {
     handler: Handler,
@@ -29,10 +32,11 @@ struct Pair {
     stop: CancellationToken,
 }
 
-/// Microseconds of an attempt on each of some threads.
+/// Microseconds of an attempt on each of some threads, in several runs.
+#[derive(Default)]
 struct Times {
-    sandbox: f64,
-    bare: f64,
+    sandbox: Vec<f64>,
+    bare: Vec<f64>,
 }
 
 pub(super) fn names(handler: &str) -> Vec<String> {
@@ -50,26 +54,22 @@ pub(super) async fn measure(session: &mut Session<'_>, subject: &Subject) -> Res
     for (scan, suffix) in [(true, ""), (false, "/no-scan")] {
         let (one, all) = (format!("attempt/{name}/1-thread{suffix}"), format!("attempt/{name}/all-cores{suffix}"));
         let scales = scan && session.wants(&scaling);
-        if !scales && !session.wants_any([one.as_str(), all.as_str()]) {
-            continue;
-        }
-        session.say(&one);
+        let mut wanted = vec![(one, 1), (all, cores)];
+        wanted.retain(|(name, _)| scales || session.wants(name));
+        let Some((first, _)) = wanted.first() else { continue };
+        session.say(first);
         let pair = Arc::new(Pair::new(session, subject, scan)?);
-        let mut times = Vec::new();
-        for (name, threads) in [(&one, 1), (&all, cores)] {
-            if !scales && !session.wants(name) {
-                continue;
-            }
-            session.say(name);
-            let measured = both(session, &pair, threads).await?;
-            session.report(Figure::new(name, measured.sandbox, "µs", measured.bare, ATTEMPT));
-            times.push(measured.sandbox);
+        let threads: Vec<u32> = wanted.iter().map(|(_, threads)| *threads).collect();
+        let times = in_turns(session, &pair, &threads).await?;
+        for ((name, _), times) in wanted.iter().zip(&times) {
+            session.report(Figure::new(name, median(&times.sandbox), "µs", median(&times.bare), ATTEMPT));
         }
-        if let (true, &[one, all]) = (scales, times.as_slice()) {
+        if let (true, [one, all]) = (scales, times.as_slice()) {
             // Cores beyond the second may be half ones.
             let target = if cores == 2 { SCALING } else { Target::None };
             let limit = f64::from(cores);
-            scaled = Some(Figure::new(&scaling, limit * one / all, "×", limit, target));
+            let scale = limit * median(&one.sandbox) / median(&all.sandbox);
+            scaled = Some(Figure::new(&scaling, scale, "×", limit, target));
         }
     }
     if let Some(scaled) = scaled {
@@ -78,27 +78,28 @@ pub(super) async fn measure(session: &mut Session<'_>, subject: &Subject) -> Res
     Ok(())
 }
 
-/// Both, in turns.
-async fn both(session: &Session<'_>, pair: &Arc<Pair>, threads: u32) -> Result<Times> {
-    let (runs, time) =
-        (session.bench.runs(5, 3), session.bench.sized(Duration::from_millis(300), Duration::from_millis(100)));
-    let (mut sandbox, mut bare) = (Vec::new(), Vec::new());
-    for _ in 0..runs {
-        let pair = Arc::clone(pair);
-        let timed = tokio::task::spawn_blocking(move || -> Result<(f64, f64)> {
-            let sandbox = timed(threads, time, &async || pair.attempt().await)?;
-            let bare = timed(threads, time, &async || Ok(pair.bare.attempt(&pair.job).await?))?;
-            Ok((sandbox, bare))
-        });
-        let (of_sandbox, of_bare) = timed.await.context("the threads that attempts run on broke down")??;
-        sandbox.push(of_sandbox);
-        bare.push(of_bare);
+/// Times the sandbox and the bare loop on each of some numbers of threads. One after the other, in many short turns, so that
+/// whatever else the machine does meanwhile meets them all.
+async fn in_turns(session: &Session<'_>, pair: &Arc<Pair>, threads: &[u32]) -> Result<Vec<Times>> {
+    let mut times: Vec<Times> = threads.iter().map(|_| Times::default()).collect();
+    for _ in 0..session.bench.runs(15, 5) {
+        for (&threads, times) in threads.iter().zip(&mut times) {
+            let pair = Arc::clone(pair);
+            let timed = tokio::task::spawn_blocking(move || -> Result<(f64, f64)> {
+                let sandbox = timed(threads, &async || pair.attempt().await)?;
+                let bare = timed(threads, &async || Ok(pair.bare.attempt(&pair.job).await?))?;
+                Ok((sandbox, bare))
+            });
+            let (sandbox, bare) = timed.await.context("the threads that attempts run on broke down")??;
+            times.sandbox.push(sandbox);
+            times.bare.push(bare);
+        }
     }
-    Ok(Times { sandbox: median(&sandbox), bare: median(&bare) })
+    Ok(times)
 }
 
 /// Runs attempts on some threads for a while, one after the other on each; answers how many microseconds one took.
-fn timed(threads: u32, time: Duration, attempt: &(impl AsyncFn() -> Result<()> + Sync)) -> Result<f64> {
+pub(super) fn timed(threads: u32, attempt: &(impl AsyncFn() -> Result<()> + Sync)) -> Result<f64> {
     let together = Barrier::new(threads as usize);
     let one_thread = || -> Result<f64> {
         let runtime = Builder::new_current_thread().build();
@@ -106,7 +107,7 @@ fn timed(threads: u32, time: Duration, attempt: &(impl AsyncFn() -> Result<()> +
         runtime?.block_on(async {
             let begun = Instant::now();
             let mut attempts = 0_u64;
-            while begun.elapsed() < time {
+            while begun.elapsed() < TURN {
                 attempt().await?;
                 attempts += 1;
             }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use tokio::runtime::Builder;
 
+use super::attempt::timed;
 use super::runner::Runner;
 use super::{Figure, Session, Subject, Target, median};
 use crate::config::{Config, Environment, Flags};
@@ -34,8 +35,8 @@ pub(super) async fn measure(session: &mut Session<'_>, subject: &Subject) -> Res
     let wanted: Vec<(usize, &String)> = names.iter().enumerate().filter(|(_, name)| session.wants(name)).collect();
     let Some(&(_, first)) = wanted.first() else { return Ok(()) };
     session.say(first);
-    let (runs, jobs) = (session.bench.runs(3, 1), session.bench.sized(200_000, 50_000));
     let bare = Arc::new(Bare::new(&subject.file, session.bench.config.slots, true)?);
+    let (runs, jobs) = (session.bench.runs(3, 1), jobs(session, subject, &bare).await?);
     let mut rates = [Vec::new(), Vec::new()];
     let mut limits = [Vec::new(), Vec::new()];
     for _ in 0..runs {
@@ -53,6 +54,15 @@ pub(super) async fn measure(session: &mut Session<'_>, subject: &Subject) -> Res
         session.report(Figure::new(name, median(&rates[at]), "jobs/s", limit, DRAIN));
     }
     Ok(())
+}
+
+/// So many jobs that a drain is long enough to be timed, and with a slow handler not too long.
+async fn jobs(session: &Session<'_>, subject: &Subject, bare: &Arc<Bare>) -> Result<u64> {
+    let (bare, job) = (Arc::clone(bare), subject.job());
+    let timed = tokio::task::spawn_blocking(move || timed(1, &async || Ok(bare.attempt(&job).await?)));
+    let attempt_micros = timed.await.context("the thread that attempts run on broke down")??;
+    let (most, most_micros) = session.bench.sized((200_000, 10e6), (50_000, 2.5e6));
+    Ok(((f64::from(session.bench.cores) * most_micros / attempt_micros) as u64).clamp(100, most))
 }
 
 /// Enqueues jobs, has a runner work them all, and answers what their rows say.

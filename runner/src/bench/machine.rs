@@ -36,6 +36,8 @@ pub(crate) struct Conditions {
     pub(crate) sync_p50_ms: f64,
     /// The same, of 99 in 100.
     pub(crate) sync_p99_ms: f64,
+    /// How many threads of all programs ran or wanted to, over the last minute.
+    pub(crate) load: f64,
     /// This program's.
     pub(crate) version: &'static str,
 }
@@ -58,8 +60,14 @@ impl Conditions {
             dir,
             sync_p50_ms: quantile(&syncs, 0.5),
             sync_p99_ms: quantile(&syncs, 0.99),
+            load: read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
             version: env!("CARGO_PKG_VERSION"),
         })
+    }
+
+    /// Whether other programs take so much of the cores that the figures say little.
+    fn is_busy(&self) -> bool {
+        self.load > f64::from(self.cores) / 4.0
     }
 
     /// In a few lines, for people.
@@ -67,6 +75,7 @@ impl Conditions {
         let yes = |yes| if yes { "yes" } else { "no" };
         vec![
             ("machine", format!("{} cores, {}", self.cores, self.cpu)),
+            ("load", format!("{:.2}{}", self.load, if self.is_busy() { ": too busy for exact figures" } else { "" })),
             ("kernel", self.kernel.clone()),
             ("memory", format!("page-map scan: {}; swap: {}", yes(self.page_map_scan), yes(self.swap))),
             ("disk", format!("`{}`, {}", self.dir.display(), self.file_system)),

@@ -30,7 +30,7 @@ pub(super) struct Bench {
     /// Only figures whose names begin so; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// How often each is measured, the median counts [default: 5 for short ones, 3 for long ones]
+    /// How often each is measured, the median counts [default: 15 for short ones, 3 for long ones]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     runs: Option<u32>,
     /// Fewer runs, of fewer jobs
