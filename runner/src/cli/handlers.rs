@@ -192,7 +192,7 @@ impl List {
         }
         let now = SystemClock.now();
         let rows = listed.iter().map(|handler| handler.row(now)).collect();
-        Ok(write_table(out, &["HANDLER", "STATE", "SERVED", "IN FOLDER", "TYPES", "BEFORE"], rows)?)
+        Ok(write_table(out, &["HANDLER", "STATE", "SERVED", "IN FOLDER", "TYPES", "KEPT"], rows)?)
     }
 }
 
@@ -233,15 +233,15 @@ impl Listed {
             (State::Bad, Some(why)) => format!("bad: {}", plain_cut(why, 60)),
             (state, _) => state.word().to_owned(),
         };
-        let before = self.generations.iter().filter(|kept| Some(&kept.generation) != self.generation.as_ref());
-        let before = before.map(|kept| format!("{} ({})", kept.generation, relative(kept.first_served_at_ms, now)));
+        let kept = self.generations.iter().filter(|kept| Some(&kept.generation) != self.generation.as_ref());
+        let kept = kept.map(|kept| format!("{} ({})", kept.generation, relative(kept.first_served_at_ms, now)));
         vec![
             plain(&self.handler),
             state,
             named(&self.generation),
             named(&self.in_folder),
             plain_cut(&self.job_types.join(", "), 40),
-            before.collect::<Vec<_>>().join(", "),
+            kept.collect::<Vec<_>>().join(", "),
         ]
     }
 }
