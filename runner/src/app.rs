@@ -16,7 +16,6 @@ use crate::queue::{self, Queue, State};
 use crate::registry::Registry;
 use crate::reload::Reload;
 use crate::sandbox::{self, Sandbox};
-use crate::watch::Watch;
 
 /// Why a runner ended.
 #[derive(Debug, PartialEq)]
@@ -106,15 +105,13 @@ async fn work(
     let to_dispatcher = Arc::clone(&dispatcher);
     let mut reload =
         Reload::new(Arc::clone(config), sandbox.clone(), registry, move || to_dispatcher.registry_changed());
-    // Watched before it is read, so that no change falls between.
-    let watch = reload.watch();
     let drain = signals.drain.child_token();
     dispatcher.expect_handlers(true);
     let ended = tokio::select! {
         biased;
         // A handler's jobs run as soon as it is loaded, whatever the others take; and who wants to stop waits for none.
         ended = dispatcher.run(&drain, &signals.stop, config.drain_timeout, until_empty) => ended,
-        () = load_and_follow(config, &mut reload, watch, &dispatcher) => unreachable!("it follows as long as it is polled"),
+        () = reload.follow(|| ready(config, &dispatcher)) => unreachable!("it follows as long as it is polled"),
         () = drain_when_swap_appears(&sandbox, &drain) => unreachable!("it waits on when it has drained"),
     };
     reload.note_standings().await;
@@ -134,9 +131,8 @@ async fn work(
     Ok(End::Done)
 }
 
-/// Loads what lies in the handlers' folder, says that the runner is ready, and keeps in step with the folder.
-async fn load_and_follow(config: &Config, reload: &mut Reload, watch: Watch, dispatcher: &Dispatcher) {
-    reload.load_all().await;
+/// All handlers are loaded that lay there at the start.
+fn ready(config: &Config, dispatcher: &Dispatcher) {
     dispatcher.expect_handlers(false);
     tracing::info!(
         "ready: handlers from `{}`, jobs from `{}`, {} slots",
@@ -144,7 +140,6 @@ async fn load_and_follow(config: &Config, reload: &mut Reload, watch: Watch, dis
         config.queue.url,
         config.slots
     );
-    reload.follow(watch).await;
 }
 
 /// Drains when memory can be swapped out under a sandbox that was set up for a machine where it cannot.

@@ -34,7 +34,7 @@ pub struct Config {
     pub slots: u32,
     /// How long a drain waits for attempts to end.
     pub drain_timeout: Duration,
-    /// Compiled code, last good handlers, runner locks.
+    /// Compiled code, the last generations of handlers, runner locks.
     pub state_dir: PathBuf,
     /// The handlers.
     pub handlers: HandlersConfig,

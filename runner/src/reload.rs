@@ -4,7 +4,7 @@
 //! last good one stays. Compiling is slow and happens off the jobs' path, several pairs at a time and each by itself, so
 //! that a slow one holds up no other; jobs see the registry swapped whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,8 +40,8 @@ pub struct Reload {
     loads: JoinSet<(Arc<str>, Source, Result<Loaded, String>)>,
     /// How many of them work at a time.
     permits: Arc<Semaphore>,
-    /// What lay there at the start is not all loaded yet.
-    starting: bool,
+    /// What lay there at the start and is not loaded yet.
+    starting: BTreeSet<Arc<str>>,
     on_change: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -66,47 +66,42 @@ impl Reload {
             folder_error: None,
             loads: JoinSet::new(),
             permits: Arc::new(Semaphore::new(sandbox::loads_at_once() as usize)),
-            starting: true,
+            starting: BTreeSet::new(),
             on_change: Box::new(on_change),
         }
     }
 
-    /// Watches the folder, and what is kept of its handlers, which commands change.
-    pub fn watch(&self) -> Watch {
-        if let Err(error) = self.loader.history.make() {
-            tracing::warn!(error = %error, "cannot keep generations of handlers: {error}");
-        }
-        Watch::new(&[self.loader.folder.path(), self.loader.history.dir()])
-    }
-
-    /// Loads all that is there, as it is. Each handler is served as soon as it is loaded.
-    pub async fn load_all(&mut self) {
+    /// Loads what is there, as it is, calls `ready` when all of that is done, and follows the folder for as long as it is
+    /// polled. Each handler is served as soon as it is loaded.
+    pub async fn follow(&mut self, ready: impl FnOnce()) {
+        // Watched before it is read, so that no change falls between.
+        let mut watch = self.watch();
         let now = Instant::now();
         // What was deleted while no runner looked is forgotten like what is deleted now.
         self.handlers = self.loader.history.names().into_iter().map(|name| (name, Known::new(now))).collect();
-        self.pass(true).await;
-        while let Some(done) = self.loads.join_next().await {
-            let (name, source, loaded) = done.expect("a load that breaks down answers so");
-            self.loaded(&name, source, loaded);
-        }
-        self.starting = false;
-        self.publish();
-        if self.handlers.is_empty() && self.folder_error.is_none() {
-            tracing::info!("no handler in `{}` yet: jobs wait for theirs", self.loader.folder.path().display());
-        }
-    }
-
-    /// Follows the folder, for as long as it is polled.
-    pub async fn follow(&mut self, mut watch: Watch) {
         let decided = Arc::clone(&self.loader.decided);
-        let mut look_again = self.pass(false).await;
+        let mut look_again = self.pass(true).await;
+        let mut ready = Some(ready);
         loop {
+            if self.starting.is_empty()
+                && let Some(ready) = ready.take()
+            {
+                if self.handlers.is_empty() && self.folder_error.is_none() {
+                    tracing::info!("no handler in `{}` yet: jobs wait for theirs", self.loader.folder.path().display());
+                }
+                ready();
+            }
             tokio::select! {
                 () = watch.changed(look_again) => {}
                 () = decided.notified() => {}
                 Some(done) = self.loads.join_next() => {
                     let (name, source, loaded) = done.expect("a load that breaks down answers so");
                     self.loaded(&name, source, loaded);
+                    if ready.is_some() && self.starting.is_empty() {
+                        // That comes first: nobody is to see a job run before it is said.
+                        look_again = Some(Duration::ZERO);
+                        continue;
+                    }
                 }
             }
             look_again = self.pass(false).await;
@@ -123,11 +118,21 @@ impl Reload {
             }
             let (history, of, generation) = (self.loader.history.clone(), Arc::clone(name), handler.generation.clone());
             let note = move || history.change(&of, |record| record.note(&generation, standing));
+            let noted = blocking(note).await.and_then(|noted| noted.map_err(|error| error.to_string()));
+            // Not before: should this be dropped while it waits, the next call notes it again.
             known.noted = Some(standing);
-            if let Err(error) = blocking(note).await.and_then(|noted| noted.map_err(|error| error.to_string())) {
+            if let Err(error) = noted {
                 tracing::warn!(error, handler.name = %name, "cannot keep what is known of handler `{name}`: {error}");
             }
         }
+    }
+
+    /// Watches the folder, and what is kept of its handlers, which commands change.
+    fn watch(&self) -> Watch {
+        if let Err(error) = self.loader.history.make() {
+            tracing::warn!(error = %error, "cannot keep generations of handlers: {error}");
+        }
+        Watch::new(&[self.loader.folder.path(), self.loader.history.dir()])
     }
 
     /// Looks at the folder once, and does what is to be done. Answers when to look again.
@@ -143,7 +148,10 @@ impl Reload {
             match known.step(looks.get(&name), now, at_once) {
                 Step::Nothing => {}
                 Step::Wait(wait) => look_again = Some(look_again.map_or(wait, |sooner| sooner.min(wait))),
-                Step::Load(source) => self.load(&name, source),
+                Step::Load(source) => {
+                    self.starting.extend(at_once.then(|| Arc::clone(&name)));
+                    self.load(&name, source);
+                }
                 Step::Forget => self.forget(&name).await,
             }
         }
@@ -244,6 +252,10 @@ impl Reload {
             }
             Err(fault) => self.failed(name, &source, fault),
         }
+        // Where it failed, something else of it may be loading by now.
+        if !self.handlers[name].loading && self.starting.remove(name) && self.starting.is_empty() {
+            self.publish();
+        }
     }
 
     fn failed(&mut self, name: &Arc<str>, source: &Source, fault: String) {
@@ -296,7 +308,7 @@ impl Reload {
     fn publish(&mut self) {
         let serving = self.handlers.values().filter_map(|known| known.serving.clone());
         // A handler of `*` would take the jobs of one that is still being loaded.
-        let serving = serving.filter(|handler| !(self.starting && handler.serves_others()));
+        let serving = serving.filter(|handler| self.starting.is_empty() || !handler.serves_others());
         let (registry, conflicts) = Registry::of(serving);
         for conflict in conflicts.iter().filter(|conflict| !self.conflicts.contains(conflict)) {
             tracing::warn!(handler.name = %conflict.name, "handler `{}` is not served: it {conflict}", conflict.name);

@@ -128,6 +128,16 @@ fn deleted_handler_parks_its_jobs_pinned_or_not_and_is_forgotten() {
 }
 
 #[test]
+fn handler_that_no_runner_has_seen_is_listed_by_what_its_files_say() {
+    let runner = TestRunner::new().handler("obey", "obedient").manifest("obey", "job_types = ['a', 'b']");
+    let new = listed(&runner);
+    assert_eq!((&new["state"], &new["generation"]), (&"new".into(), &Value::Null));
+    assert_eq!(new["job_types"].as_array().map(Vec::len), Some(2), "{new}");
+    let runner = runner.manifest("obey", "job_types = []");
+    assert_eq!(listed(&runner)["state"], "bad");
+}
+
+#[test]
 fn what_was_deleted_while_no_runner_looked_is_forgotten_too() {
     let mut runner = TestRunner::obeying();
     runner.stop();

@@ -13,6 +13,7 @@ use super::terminal::{note, plain, plain_cut, relative, write_json, write_table}
 use crate::clock::{Clock, SystemClock, UnixMs};
 use crate::config::Config;
 use crate::generation::Generation;
+use crate::manifest::Manifest;
 use crate::reload::folder::Folder;
 use crate::reload::history::History;
 use crate::reload::record::{Kept, Record, Refusal};
@@ -84,6 +85,15 @@ struct Listed {
     job_types: Vec<String>,
     /// Those that can be served, the last one that came into the folder first.
     generations: Vec<Kept>,
+}
+
+/// What lies in the folder as a handler.
+#[derive(Debug, Clone, Default)]
+struct Found {
+    generation: Option<Generation>,
+    job_types: Vec<String>,
+    /// Why it is none, as far as its files can be read without compiling anything.
+    why: Option<String>,
 }
 
 /// What is to be known first of a handler.
@@ -179,9 +189,8 @@ impl List {
                 note(format_args!("what is kept of handler `{}` counts for nothing: {error}", plain(&name)));
                 Record::default()
             });
-            let pair = looks.contains_key(&name).then(|| folder.read(&name).map(|pair| pair.generation()));
-            let pair = pair.map(|read| read.map_err(|error| error.to_string()));
-            listed.push(Listed::of(&name, record, pair, config.handlers.brake));
+            let found = looks.contains_key(&name).then(|| Found::read(&folder, &name, config));
+            listed.push(Listed::of(&name, record, found, config.handlers.brake));
         }
         if self.json {
             return Ok(listed.iter().try_for_each(|handler| write_json(out, handler))?);
@@ -192,7 +201,24 @@ impl List {
         }
         let now = SystemClock.now();
         let rows = listed.iter().map(|handler| handler.row(now)).collect();
-        Ok(write_table(out, &["HANDLER", "STATE", "SERVED", "IN FOLDER", "TYPES", "BEFORE"], rows)?)
+        Ok(write_table(out, &["HANDLER", "STATE", "SERVED", "IN FOLDER", "TYPES", "KEPT"], rows)?)
+    }
+}
+
+// === impl Found ===
+
+impl Found {
+    fn read(folder: &Folder, name: &str, config: &Config) -> Found {
+        let pair = match folder.read(name) {
+            Ok(pair) => pair,
+            Err(error) => return Found { why: Some(error.to_string()), ..Found::default() },
+        };
+        let generation = Some(pair.generation());
+        let manifest = String::from_utf8_lossy(pair.manifest.as_deref().unwrap_or_default());
+        match Manifest::parse(&manifest, name, config) {
+            Ok(manifest) => Found { generation, job_types: manifest.job_types, why: None },
+            Err(faults) => Found { generation, job_types: Vec::new(), why: Some(faults.to_string()) },
+        }
     }
 }
 
@@ -200,22 +226,18 @@ impl List {
 
 impl Listed {
     /// Puts together what is kept and what lies in the folder, if anything does.
-    fn of(handler: &str, record: Record, pair: Option<Result<Generation, String>>, brake: bool) -> Listed {
+    fn of(handler: &str, record: Record, found: Option<Found>, brake: bool) -> Listed {
+        let is_gone = found.is_none();
+        let Found { generation: in_folder, job_types, why } = found.unwrap_or_default();
         let generation = record.present().cloned();
         let kept = generation.as_ref().and_then(|generation| record.kept(generation));
         let braked = brake && kept.is_some_and(|kept| kept.standing == Standing::Braked);
-        let job_types = kept.map(|kept| kept.job_types.clone()).unwrap_or_default();
+        let job_types = kept.map_or(job_types, |kept| kept.job_types.clone());
         let pinned = record.pinned.is_some();
-        let (in_folder, why) = match &pair {
-            None => (None, None),
-            Some(Err(why)) => (None, Some(why.clone())),
-            Some(Ok(found)) => {
-                let refused = record.refused.filter(|refused| refused.generation == *found);
-                (Some(found.clone()), refused.map(|refused| refused.why))
-            }
-        };
+        let refused = record.refused.filter(|refused| Some(&refused.generation) == in_folder.as_ref());
+        let why = refused.map(|refused| refused.why).or(why);
         let state = match () {
-            () if pair.is_none() => State::Gone,
+            () if is_gone => State::Gone,
             () if braked => State::Braked,
             () if pinned => State::Pinned,
             () if why.is_some() => State::Bad,
@@ -233,15 +255,15 @@ impl Listed {
             (State::Bad, Some(why)) => format!("bad: {}", plain_cut(why, 60)),
             (state, _) => state.word().to_owned(),
         };
-        let before = self.generations.iter().filter(|kept| Some(&kept.generation) != self.generation.as_ref());
-        let before = before.map(|kept| format!("{} ({})", kept.generation, relative(kept.first_served_at_ms, now)));
+        let kept = self.generations.iter().filter(|kept| Some(&kept.generation) != self.generation.as_ref());
+        let kept = kept.map(|kept| format!("{} ({})", kept.generation, relative(kept.first_served_at_ms, now)));
         vec![
             plain(&self.handler),
             state,
             named(&self.generation),
             named(&self.in_folder),
             plain_cut(&self.job_types.join(", "), 40),
-            before.collect::<Vec<_>>().join(", "),
+            kept.collect::<Vec<_>>().join(", "),
         ]
     }
 }
@@ -276,20 +298,22 @@ mod tests {
         let pinned = Record { pinned: Some(a.clone()), ..served.clone() };
         let refused = Some(Refused { generation: b.clone(), why: "it is text".into() });
         let refused = Record { refused, ..served.clone() };
-        for (record, pair, brake, expected) in [
+        let found = |generation: &Generation| Some(Found { generation: Some(generation.clone()), ..Found::default() });
+        let unreadable = Some(Found { why: Some("it leads out".into()), ..Found::default() });
+        for (record, found, brake, expected) in [
             (&served, None, true, State::Gone),
-            (&served, Some(Ok(a.clone())), true, State::Good),
-            (&served, Some(Ok(b.clone())), true, State::New),
-            (&served, Some(Err("it leads out".to_owned())), true, State::Bad),
-            (&refused, Some(Ok(b.clone())), true, State::Bad),
-            (&refused, Some(Ok(a.clone())), true, State::Good),
-            (&pinned, Some(Ok(b.clone())), true, State::Pinned),
-            (&braked, Some(Ok(a.clone())), true, State::Braked),
-            (&braked, Some(Ok(a.clone())), false, State::Good),
-            (&Record::default(), Some(Ok(a.clone())), true, State::New),
+            (&served, found(&a), true, State::Good),
+            (&served, found(&b), true, State::New),
+            (&served, unreadable, true, State::Bad),
+            (&refused, found(&b), true, State::Bad),
+            (&refused, found(&a), true, State::Good),
+            (&pinned, found(&b), true, State::Pinned),
+            (&braked, found(&a), true, State::Braked),
+            (&braked, found(&a), false, State::Good),
+            (&Record::default(), found(&a), true, State::New),
         ] {
-            let listed = Listed::of("t", record.clone(), pair.clone(), brake);
-            assert_eq!(listed.state, expected, "{record:?} {pair:?}");
+            let listed = Listed::of("t", record.clone(), found.clone(), brake);
+            assert_eq!(listed.state, expected, "{record:?} {found:?}");
         }
     }
 }

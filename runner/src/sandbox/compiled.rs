@@ -118,7 +118,8 @@ impl Compiled {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
-            let metadata = entry.metadata()?;
+            // What another load wrote under another name first, or removed, is gone by now.
+            let Ok(metadata) = entry.metadata() else { continue };
             if metadata.is_file() {
                 files.push((metadata.modified()?, metadata.len(), entry.path()));
             }
@@ -129,8 +130,10 @@ impl Compiled {
             if bytes <= bytes_max {
                 break;
             }
-            fs::remove_file(path)?;
-            bytes -= size;
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => bytes -= size,
+            }
         }
         Ok(())
     }
