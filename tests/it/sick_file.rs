@@ -86,6 +86,17 @@ fn file_that_another_process_keeps_locked_is_waited_for_and_no_job_runs_twice() 
 }
 
 #[test]
+fn jobs_can_be_looked_at_while_another_process_keeps_the_file_locked() {
+    let runner = TestRunner::new();
+    enqueue(&runner);
+    let other = Connection::open(runner.path("sandhog.db")).unwrap();
+    other.execute_batch("begin immediate").unwrap();
+    assert_eq!(runner.jobs(&[]).len(), JOBS);
+    assert_eq!(runner.count("ready"), JOBS as u64);
+    assert!(runner.dead().is_empty());
+}
+
+#[test]
 fn read_only_file_is_a_clear_error_and_its_jobs_run_when_it_can_be_written() {
     let mut runner = TestRunner::new().handler("obey", "obedient");
     enqueue(&runner);
