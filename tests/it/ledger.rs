@@ -2,10 +2,9 @@
 //! one end, and only what was executing when a runner died is executed again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::eventually;
-use crate::support::{Seen, TestRunner, guests, message, now_ms};
+use crate::support::{Random, Seen, TestRunner, guests, message, now_ms};
 
 /// How many attempts a runner executes at a time here.
 const SLOTS: usize = 4;
@@ -81,31 +80,6 @@ fn all_completed(runner: &TestRunner, expected: usize) -> BTreeMap<String, Seen>
 /// The same command, so many times.
 fn lines(command: &str, jobs: usize) -> String {
     format!("{{\"job_type\":\"obey\",\"do\":\"{command}\"}}\n").repeat(jobs)
-}
-
-/// Numbers from a seed, which is printed: `SANDHOG_TEST_SEED` gives the same again.
-struct Random(u64);
-
-impl Random {
-    fn seeded() -> Random {
-        let given = std::env::var("SANDHOG_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = given.unwrap_or_else(|| {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set");
-            u64::from(since.subsec_nanos())
-        });
-        eprintln!("SANDHOG_TEST_SEED={seed}");
-        Random(seed)
-    }
-
-    /// One of the numbers below `end`.
-    fn below(&mut self, end: u64) -> usize {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % end).expect("it is small")
-    }
 }
 
 // === kills ===

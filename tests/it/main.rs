@@ -37,6 +37,8 @@ mod sandbox;
 mod shutdown;
 // A file that cannot be written for a while.
 mod sick_file;
+// Everything at once, at random, for as long as one says.
+mod soak;
 // What is the SQLite queue's alone.
 mod sqlite;
 // Several processes on one SQLite file.

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -75,7 +76,10 @@ fn file_that_another_process_keeps_locked_is_waited_for_and_no_job_runs_twice() 
     let other = Connection::open(runner.path("sandhog.db")).unwrap();
     other.busy_timeout(crate::support::patience()).unwrap();
     other.execute_batch("begin immediate").unwrap();
+    let asked = Instant::now();
     let refused = runner.sandhog(&["enqueue", "obey", r#"{"do":"complete"}"#]);
+    // It waits for the lock once: 5 s.
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("another process holds the file's write lock"), "{said}");
     eventually!(runner.says("is sick") == 1);
@@ -83,6 +87,17 @@ fn file_that_another_process_keeps_locked_is_waited_for_and_no_job_runs_twice() 
     assert_completed(&runner, JOBS, 1);
     assert_eq!(runner.says("begun"), JOBS);
     assert_fell_sick_once_and_got_well(&runner, "another process holds the file's write lock");
+}
+
+#[test]
+fn jobs_can_be_looked_at_while_another_process_keeps_the_file_locked() {
+    let runner = TestRunner::new();
+    enqueue(&runner);
+    let other = Connection::open(runner.path("sandhog.db")).unwrap();
+    other.execute_batch("begin immediate").unwrap();
+    assert_eq!(runner.jobs(&[]).len(), JOBS);
+    assert_eq!(runner.count("ready"), JOBS as u64);
+    assert!(runner.dead().is_empty());
 }
 
 #[test]

@@ -90,6 +90,25 @@ async fn restart_keeps_every_job() {
 }
 
 #[tokio::test]
+async fn next_runner_removes_the_files_of_one_that_is_in_no_list_unless_its_process_lives() {
+    let dir = TempDir::new().unwrap();
+    open(&dir).close().await;
+    let path = |name: &str| dir.path().join("jobs.db.state/runners").join(name);
+    for name in ["7.lock", "7.slots", "8.lock", "8.slots"] {
+        std::fs::write(path(name), "").unwrap();
+    }
+    // It lost its lease, and has not noticed yet.
+    let alive = std::fs::File::open(path("8.lock")).unwrap();
+    alive.lock().unwrap();
+    let queue = open(&dir);
+    enqueue(&*queue, vec![new_job("t")]).await;
+    let delivery = receive_one(&*queue, "t").await;
+    settle(&*queue, delivery, complete()).await;
+    assert!(!path("7.lock").exists() && !path("7.slots").exists());
+    assert!(path("8.lock").exists() && path("8.slots").exists());
+}
+
+#[tokio::test]
 async fn file_and_folder_are_their_owners_alone() {
     let dir = TempDir::new().unwrap();
     let queue = open(&dir);

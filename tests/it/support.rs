@@ -3,11 +3,13 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) mod guests;
+mod random;
 mod runner;
 mod seen;
 
+pub(crate) use random::Random;
 pub(crate) use runner::{TestRunner, message, project};
-pub(crate) use seen::Seen;
+pub(crate) use seen::{Enqueued, Seen};
 
 /// How long a test waits for what must come, however busy the machine is. Nothing waits this long that passes.
 /// `SANDHOG_TEST_PATIENCE` sets it, in seconds.

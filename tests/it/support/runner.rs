@@ -171,6 +171,11 @@ impl TestRunner {
         self.log.lock().expect("nobody panics holding it").clone()
     }
 
+    /// The lines so far, which are forgotten: for a test that would not have room for all of them.
+    pub(crate) fn take_log(&self) -> Vec<Value> {
+        self.log.lock().expect("nobody panics holding it").drain(..).collect()
+    }
+
     /// How many lines have `text` in their message.
     pub(crate) fn says(&self, text: &str) -> usize {
         // Asked again and again while thousands of lines come in: they are not copied for it.
@@ -191,6 +196,16 @@ impl TestRunner {
     /// SIGTERM: drain.
     pub(crate) fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).expect("it runs");
+    }
+
+    /// SIGSTOP: it stands still, until it is told to go on.
+    pub(crate) fn pause(&self) {
+        kill_process(self.pid(), Signal::STOP).expect("it runs");
+    }
+
+    /// SIGCONT: it goes on.
+    pub(crate) fn go_on(&self) {
+        kill_process(self.pid(), Signal::CONT).expect("it is there");
     }
 
     /// SIGKILL, and waits until it is gone.
@@ -225,7 +240,7 @@ impl TestRunner {
         prlimit(Some(self.pid()), Resource::Fsize, limit).expect("it runs, and is ours");
     }
 
-    fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         let process = self.process.as_ref().expect("it was started");
         Pid::from_child(&process.child)
     }

@@ -310,6 +310,21 @@ pub(super) fn remove_files(dir: &Path, id: i64) {
     }
 }
 
+/// Removes the files of runners that are in no list and whose process is gone: whoever took over from them was killed before it
+/// had removed them. To be called in a transaction that writes, as [`Registration::enter`] is, which makes such files.
+pub(super) fn sweep_files(connection: &Connection, dir: &Path) -> rusqlite::Result<()> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "lock")) {
+        let Some(id) = path.file_stem().and_then(|stem| stem.to_str()?.parse::<i64>().ok()) else { continue };
+        let listed = connection.prepare_cached("select 1 from runner where id = ?1")?.exists([id])?;
+        // One that lost its lease holds its lock still, and removes its files itself.
+        if !listed && File::open(&path).is_ok_and(|lock| lock.try_lock().is_ok()) {
+            remove_files(dir, id);
+        }
+    }
+    Ok(())
+}
+
 /// Waits in a thread until a peer's lock is released. Where there is no such file (the peer has another state folder), its
 /// lease must tell.
 fn watch_lock(path: PathBuf, id: i64, shared: Weak<Shared>) {

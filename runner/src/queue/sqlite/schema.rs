@@ -107,7 +107,7 @@ pub(super) fn open_writer(path: &Path, busy: Duration) -> Result<Connection, Que
     // Else a statement is prepared again whenever its `limit` is another, which is at each claim.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(64);
-    check_version(&connection, path)?;
+    let has_tables = check_version(&connection, path)?;
     // SQLite falls back to reading where it may not write. Such a connection stays so, whatever becomes of the file, and
     // would have a runner wait for ever.
     if connection.is_readonly(rusqlite::MAIN_DB).map_err(failed)? {
@@ -121,7 +121,10 @@ pub(super) fn open_writer(path: &Path, busy: Duration) -> Result<Connection, Que
              pragma wal_autocheckpoint = 4000; pragma journal_size_limit = 67108864;",
         )
         .map_err(failed)?;
-    make_tables(&mut connection, path)?;
+    // Who only looks must not need the lock that another process may hold.
+    if !has_tables {
+        make_tables(&mut connection, path)?;
+    }
     Ok(connection)
 }
 
@@ -179,7 +182,8 @@ fn set_patience(connection: &mut Connection, busy: Duration) -> rusqlite::Result
     }))
 }
 
-fn check_version(connection: &Connection, path: &Path) -> Result<(), QueueError> {
+/// Whether the file has our tables; it is refused if it has others.
+fn check_version(connection: &Connection, path: &Path) -> Result<bool, QueueError> {
     let failed = |e| fault::opening(path, e);
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     let version = number("user_version").map_err(failed)?;
@@ -201,7 +205,7 @@ fn check_version(connection: &Connection, path: &Path) -> Result<(), QueueError>
         ))
         .with_hint("a newer sandhog wrote it; use that one"));
     }
-    Ok(())
+    Ok(version > 0)
 }
 
 /// Turns the write-ahead log on. SQLite does not ask the busy handler while it does so.

@@ -321,6 +321,10 @@ impl Writer {
                 Order::StopReceiving(_) | Order::Close(_) => {}
             }
         }
+        // Who only enqueues has its answer, and should not be kept from ending by a look whether the file is well again.
+        if self.registration.is_none() && self.waited_for.is_none() && self.backlog.is_empty() {
+            return;
+        }
         self.sicken(&error);
         if !passing && self.waited_for.is_some() {
             self.refuse(error);

@@ -45,6 +45,7 @@ impl Writer {
         let now = self.shared.clock.now();
         let transaction =
             Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate).map_err(sqlite)?;
+        runners::sweep_files(&transaction, &self.shared.runners_dir()).map_err(sqlite)?;
         let registration = Registration::enter(&transaction, &self.shared, now).map_err(|e| match e {
             EnterError::Sqlite(e) => sqlite(e),
             EnterError::Io(e) => QueueError {
