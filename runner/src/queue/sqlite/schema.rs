@@ -107,7 +107,7 @@ pub(super) fn open_writer(path: &Path, busy: Duration) -> Result<Connection, Que
     // Else a statement is prepared again whenever its `limit` is another, which is at each claim.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(64);
-    let has_tables = check_version(&connection, path)?;
+    let version = check_version(&connection, path)?;
     // SQLite falls back to reading where it may not write. Such a connection stays so, whatever becomes of the file, and
     // would have a runner wait for ever.
     if connection.is_readonly(rusqlite::MAIN_DB).map_err(failed)? {
@@ -122,7 +122,7 @@ pub(super) fn open_writer(path: &Path, busy: Duration) -> Result<Connection, Que
         )
         .map_err(failed)?;
     // Who only looks must not need the lock that another process may hold.
-    if !has_tables {
+    if version < VERSION {
         make_tables(&mut connection, path)?;
     }
     Ok(connection)
@@ -182,8 +182,8 @@ fn set_patience(connection: &mut Connection, busy: Duration) -> rusqlite::Result
     }))
 }
 
-/// Whether the file has our tables; it is refused if it has others.
-fn check_version(connection: &Connection, path: &Path) -> Result<bool, QueueError> {
+/// The version of our tables that the file has, 0 if it has none; it is refused if it has others.
+fn check_version(connection: &Connection, path: &Path) -> Result<i32, QueueError> {
     let failed = |e| fault::opening(path, e);
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     let version = number("user_version").map_err(failed)?;
@@ -205,7 +205,7 @@ fn check_version(connection: &Connection, path: &Path) -> Result<bool, QueueErro
         ))
         .with_hint("a newer sandhog wrote it; use that one"));
     }
-    Ok(version > 0)
+    Ok(version)
 }
 
 /// Turns the write-ahead log on. SQLite does not ask the busy handler while it does so.
@@ -222,19 +222,13 @@ fn use_wal(connection: &Connection, busy: Duration) -> rusqlite::Result<()> {
     }
 }
 
-/// Makes the tables, or brings them up, in one transaction, unless they are there.
+/// Makes the tables, or brings them up, in one transaction, unless another process just did.
 fn make_tables(connection: &mut Connection, path: &Path) -> Result<(), QueueError> {
     let failed = |e| fault::opening(path, e);
-    let version =
-        |connection: &Connection| connection.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0));
-    // Whoever only looks does not wait for those who write.
-    if version(connection).map_err(failed)? == VERSION {
-        return Ok(());
-    }
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
-    let known = version(&transaction).map_err(failed)?;
-    if known < VERSION {
-        transaction.execute_batch(if known == 0 { TABLES } else { FROM_1 }).map_err(failed)?;
+    let version: i32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    if version < VERSION {
+        transaction.execute_batch(if version == 0 { TABLES } else { FROM_1 }).map_err(failed)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
         transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
     }
