@@ -98,6 +98,12 @@ async fn in_turns(session: &Session<'_>, pair: &Arc<Pair>, threads: &[u32]) -> R
     Ok(times)
 }
 
+/// The component in the bare engine.
+pub(super) fn bare(session: &Session<'_>, subject: &Subject, scan: bool) -> Result<Bare> {
+    let config = &session.bench.config;
+    Ok(Bare::new(&subject.file, config.slots, config.ceilings.memory_bytes, scan)?)
+}
+
 /// Runs attempts on some threads for a while, one after the other on each; answers how many microseconds one took.
 pub(super) fn timed(threads: u32, attempt: &(impl AsyncFn() -> Result<()> + Sync)) -> Result<f64> {
     let together = Barrier::new(threads as usize);
@@ -142,7 +148,7 @@ impl Pair {
         let generation = Generation::of(&subject.file, None);
         let log = Arc::new(HandlerLog::new(generation.clone()));
         let handler = Handler::new(subject.name.as_str().into(), generation, manifest, component, log);
-        let bare = Bare::new(&subject.file, config.slots, scan)?;
+        let bare = bare(session, subject, scan)?;
         Ok(Pair { handler, bare, job: Arc::new(subject.job()), stop: CancellationToken::new() })
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use tokio::runtime::Builder;
 
-use super::attempt::timed;
+use super::attempt::{self, timed};
 use super::runner::Runner;
 use super::{Figure, Session, Subject, Target, median};
 use crate::config::{Config, Environment, Flags};
@@ -35,7 +35,7 @@ pub(super) async fn measure(session: &mut Session<'_>, subject: &Subject) -> Res
     let wanted: Vec<(usize, &String)> = names.iter().enumerate().filter(|(_, name)| session.wants(name)).collect();
     let Some(&(_, first)) = wanted.first() else { return Ok(()) };
     session.say(first);
-    let bare = Arc::new(Bare::new(&subject.file, session.bench.config.slots, true)?);
+    let bare = Arc::new(attempt::bare(session, subject, true)?);
     let (runs, jobs) = (session.bench.runs(3, 1), jobs(session, subject, &bare).await?);
     let mut rates = [Vec::new(), Vec::new()];
     let mut limits = [Vec::new(), Vec::new()];

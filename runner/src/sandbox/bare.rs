@@ -16,7 +16,8 @@ use super::quiet::{self, Rewritten};
 use super::{encode, engine, file};
 use crate::job::Job;
 
-const MEMORY_BYTES: usize = 128 << 20;
+/// A limit that no guest reaches: asking for it is what an attempt pays.
+const MEMORY_BYTES_MAX: usize = 4 << 30;
 
 /// Ticks that nobody counts here: the check for them is what an attempt pays.
 const TICKS: u64 = 200;
@@ -41,15 +42,16 @@ struct State {
 // === impl Bare ===
 
 impl Bare {
-    /// Compiles a file, for `slots` attempts at a time. Without `scan` the kernel is never asked which pages were written.
+    /// Compiles a file, for `slots` attempts at a time with memories of up to `memory_bytes`. Without `scan` the kernel is
+    /// never asked which pages were written.
     ///
     /// # Errors
     ///
     /// What is wrong with the file or the engine.
-    pub(crate) fn new(file: &[u8], slots: u32, scan: bool) -> Result<Bare, BareError> {
+    pub(crate) fn new(file: &[u8], slots: u32, memory_bytes: u64, scan: bool) -> Result<Bare, BareError> {
         let scans_pages = scan && engine::page_map_scan_is_safe();
         let spare_pages = spare_pages(scans_pages);
-        let pool = engine::pool(slots, MEMORY_BYTES as u64, u64::from(spare_pages) * PAGE_BYTES, scans_pages);
+        let pool = engine::pool(slots, memory_bytes, u64::from(spare_pages) * PAGE_BYTES, scans_pages);
         let mut config = Config::new();
         config
             .concurrency_support(false)
@@ -81,7 +83,7 @@ impl Bare {
     ///
     /// That it did not complete.
     pub(crate) async fn attempt(&self, job: &Job) -> Result<(), BareError> {
-        let limits = StoreLimitsBuilder::new().memory_size(2 * MEMORY_BYTES).build();
+        let limits = StoreLimitsBuilder::new().memory_size(MEMORY_BYTES_MAX).build();
         let mut store = Store::new(self.pre.engine(), State { limits, wasi: None });
         store.limiter(|state| &mut state.limits);
         store.set_epoch_deadline(TICKS);
