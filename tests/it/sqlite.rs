@@ -331,6 +331,21 @@ async fn newer_file_is_refused() {
 }
 
 #[tokio::test]
+async fn file_of_version_1_is_brought_up_with_its_jobs() {
+    let dir = TempDir::new().unwrap();
+    let queue = open(&dir);
+    enqueue(&*queue, vec![new_job("t")]).await;
+    queue.close().await;
+    // Version 1 knew no paused types.
+    let connection = Connection::open(dir.path().join("jobs.db")).unwrap();
+    connection.execute_batch("alter table served drop column paused; pragma user_version = 1").unwrap();
+    drop(connection);
+    let queue = open(&dir);
+    let delivery = receive_one(&*queue, "t").await;
+    settle(&*queue, delivery, complete()).await;
+}
+
+#[tokio::test]
 async fn damaged_file_is_said_to_be_damaged() {
     let dir = TempDir::new().unwrap();
     let queue = open(&dir);
