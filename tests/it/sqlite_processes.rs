@@ -197,21 +197,37 @@ async fn job_that_kills_its_runners_runs_alone_and_is_then_buried() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stopped_runner_loses_its_jobs_and_its_settlement_is_fenced() {
+async fn settlement_of_a_runner_that_was_stopped_for_too_long_changes_nothing_and_is_counted() {
     let dir = TempDir::new().unwrap();
     let queue = SqliteQueue::open(quick(dir.path())).unwrap();
-    let id = enqueue(&*queue, vec![new_job("t")]).await.remove(0).id;
-    let mut other = Other::start("settle", dir.path());
-    other.hear("received");
-    let process = rustix::process::Pid::from_child(&other.child);
-    rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
-    let delivery = receive_one(&*queue, "t").await;
-    assert_eq!(delivery.job.id, id);
-    assert_eq!(settle(&*queue, delivery, complete()).await, Settled::Settled);
-    rustix::process::kill_process(process, rustix::process::Signal::CONT).unwrap();
-    other.tell();
-    assert_eq!(other.hear("answer"), "Fenced");
-    assert_eq!(queue.stats().await.unwrap().fenced_total, 1);
+    // It comes when the job is over for another runner, and when that still works it.
+    for (late, over) in [(1, true), (2, false)] {
+        let id = enqueue(&*queue, vec![new_job("t")]).await.remove(0).id;
+        let mut other = Other::start("settle", dir.path());
+        other.hear("received");
+        let process = rustix::process::Pid::from_child(&other.child);
+        rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
+        let mut delivery = Some(receive_one(&*queue, "t").await);
+        assert_eq!(delivery.as_ref().unwrap().job.id, id);
+        if over {
+            assert_eq!(settle(&*queue, delivery.take().unwrap(), complete()).await, Settled::Settled);
+        }
+        let seen = async || format!("{:?}", queue.show(&id).await.unwrap().unwrap());
+        let before = seen().await;
+        rustix::process::kill_process(process, rustix::process::Signal::CONT).unwrap();
+        other.tell();
+        assert_eq!(other.hear("answer"), "Fenced");
+        assert_eq!(seen().await, before);
+        assert_eq!(queue.stats().await.unwrap().fenced_total, late);
+        if let Some(delivery) = delivery {
+            assert_eq!(settle(&*queue, delivery, complete()).await, Settled::Settled);
+        }
+    }
+    let mut stats = Command::new(env!("CARGO_BIN_EXE_sandhog"));
+    stats.args(["stats", "--queue", "sqlite:jobs.db"]).current_dir(dir.path()).env_clear();
+    let said = String::from_utf8(stats.output().unwrap().stdout).unwrap();
+    let line = said.lines().find(|line| line.starts_with("settled too late"));
+    assert!(line.is_some_and(|line| line.ends_with(" 2")), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
