@@ -3,7 +3,7 @@
 # One set of flags everywhere: with another the sandbox's engine is compiled again, which takes minutes.
 FLAGS := --release --workspace
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test check lint build guests system
+.PHONY: help demo bench test soak check lint build guests system
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ bench: build ## Measure this machine, each figure beside a limit measured in the
 
 test: system ## Everything, from nothing: format, lints, documents, guests, all tests
 	tools/test
+
+soak: system ## Kills, reloads, good jobs and hostile ones at random, for long: `make soak FOR=1h SEED=7`
+	SANDHOG_TEST_SOAK=$(or $(FOR),10m) SANDHOG_TEST_SEED=$(SEED) cargo test $(FLAGS) --test it -- --nocapture soak::
 
 check: system ## What to run while working: format, lints, unit tests
 	cargo fmt --check

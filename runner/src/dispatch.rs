@@ -208,6 +208,15 @@ impl Dispatcher {
             over.after(None);
             return self.settle(delivery, Settlement { disposition: Disposition::Park, attempt: None }, Some(turn));
         };
+        if !delivery.is_held() {
+            // Dropped, it is put back, unless another runner has taken it over.
+            drop(delivery);
+            over.after(None);
+            if self.backlog().settled(&turn) {
+                self.changed.notify_one();
+            }
+            return;
+        }
         let executing = delivery.executing();
         let started_at = self.parts.clock.now();
         let Attempt { outcome, duration, memory_peak_bytes, .. } = handler.run(&delivery.job, &self.stop).await;

@@ -109,6 +109,11 @@ pub trait Release: std::fmt::Debug + Send + Sync {
     /// Takes back a delivery that was dropped unsettled. Must not block.
     fn release(&self, receipt: Receipt);
 
+    /// Whether the right to a delivery still holds, as far as can be told here and now. Must not block.
+    fn holds(&self, _receipt: Receipt) -> bool {
+        true
+    }
+
     /// Notes that a delivery is being executed, so that a death of the process can be counted against it. Must not block
     /// for longer than a write to the page cache.
     fn executing(&self, receipt: Receipt, alone: bool) -> u32;
@@ -348,6 +353,12 @@ impl Delivery {
     /// A delivery of `job`, settled by `receipt` and given back to `release` when dropped.
     pub fn new(job: Job, alone: bool, receipt: Receipt, release: Arc<dyn Release>) -> Delivery {
         Delivery { job: Arc::new(job), alone, receipt, release: Some(release) }
+    }
+
+    /// Whether the right to it still holds, as far as can be told here and now. One that waited while its runner stood still
+    /// may be somebody else's by now, and is not to be started.
+    pub fn is_held(&self) -> bool {
+        self.release.as_ref().is_some_and(|queue| queue.holds(self.receipt))
     }
 
     /// Says, until the guard is dropped, that this delivery is being executed.

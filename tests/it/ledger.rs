@@ -13,9 +13,15 @@ const SLOTS: usize = 4;
 /// more of these than a disk that is slow to sync lets come together.
 const UNSETTLED_MAX: usize = 4 * SLOTS;
 
-/// Within so many milliseconds what a dead runner executed is executed again. Twice what is promised, since tests run side
-/// by side; a lease would take fifteen times as long.
-const AGAIN_MS: i64 = 2_000;
+/// Were it for a runner's lease on its jobs, the others would wait so long for them.
+const LEASE_MS: i64 = 30_000;
+
+/// Within so many milliseconds of its restart, its start as a process included, a runner executes again what it executed when
+/// it died.
+const AGAIN_MS: i64 = 1_000;
+
+/// The same for another runner, from the death of the first.
+const TAKEN_OVER_MS: i64 = 2_000;
 
 /// What a guest said when it began or ended.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,17 +99,17 @@ fn five_kills_lose_no_job_and_run_again_only_what_was_executing() {
         .handler("obey", "obedient")
         .config(&format!("slots = {SLOTS}\n[log]\nlevel = 'info,sandhog::dispatch=debug'\n"));
     assert_eq!(runner.enqueue_lines(lines("work 20", JOBS), &[]).len(), JOBS);
-    let mut ready_at = Vec::new();
+    let mut restarted_at = Vec::new();
     for _ in 0..KILLS {
+        restarted_at.push(now_ms());
         runner.restart(&[]);
-        ready_at.push(now_ms());
         // Far enough into the backlog that no innocent job is there at three deaths, the last of which it would die alone.
         let begun = runner.says("begun") + 50 + random.below(400);
         eventually!(runner.says("begun") >= begun);
         runner.kill();
     }
+    restarted_at.push(now_ms());
     runner.restart(&[]);
-    ready_at.push(now_ms());
     eventually!(runner.count("completed") == JOBS as u64);
     assert!(runner.stop().success());
     assert_eq!(runner.stats()["runners"], 0);
@@ -113,6 +119,7 @@ fn five_kills_lose_no_job_and_run_again_only_what_was_executing() {
     let by_job = by_job(&entries);
     assert_eq!(by_job.len(), JOBS, "every job ran");
     let mut again = BTreeMap::<usize, BTreeSet<&str>>::new();
+    let mut longest = [0; KILLS + 1];
     for (id, entries) in &by_job {
         let job = &jobs[*id];
         for pair in entries.windows(2) {
@@ -123,10 +130,15 @@ fn five_kills_lose_no_job_and_run_again_only_what_was_executing() {
         assert_eq!(last.attempt, u64::from(job.attempt), "{entries:?}");
         if entries.len() > 1 {
             assert_eq!(runner.job(id).interruptions + 1, job.attempt, "{job:?}");
-            let waited = job.started_at.expect("it started") - ready_at[last.process - 1];
-            assert!(waited < AGAIN_MS, "{waited} ms: {entries:?}");
+            let waited = job.started_at.expect("it started") - restarted_at[last.process - 1];
+            let longest = &mut longest[last.process - 1];
+            *longest = waited.max(*longest);
         }
     }
+    longest.sort_unstable();
+    eprintln!("what was interrupted ran again within {longest:?} ms of each restart");
+    // A machine that is very busy for a moment may have delayed one.
+    assert!(longest[KILLS / 2] < AGAIN_MS && longest[KILLS] < LEASE_MS / 2, "{longest:?} ms");
     for (process, again) in again {
         let completed = completed_in(&runner, process);
         let (unsettled, executing): (Vec<&str>, Vec<&str>) = again.iter().partition(|id| completed.contains(**id));
@@ -152,7 +164,7 @@ fn jobs_of_a_runner_killed_under_load_run_in_another_within_two_seconds() {
     let jobs = all_completed(&second, JOBS);
     let (of_first, of_second) = (ledger(&first), ledger(&second));
     let (of_first, of_second) = (by_job(&of_first), by_job(&of_second));
-    let mut again = 0;
+    let (mut again, mut longest) = (0, 0);
     for (id, job) in &jobs {
         let attempts = |entries: &BTreeMap<&str, Vec<&Entry>>| entries.get(id.as_str()).map_or(0, Vec::len);
         let (in_first, in_second) = (attempts(&of_first), attempts(&of_second));
@@ -161,9 +173,11 @@ fn jobs_of_a_runner_killed_under_load_run_in_another_within_two_seconds() {
             again += 1;
             assert_eq!((job.attempt, second.job(id).interruptions), (2, 1), "{job:?}");
             let waited = job.started_at.expect("it started") - killed_at;
-            assert!(waited < AGAIN_MS, "{waited} ms: {job:?}");
+            assert!(waited < TAKEN_OVER_MS, "{waited} ms: {job:?}");
+            longest = longest.max(waited);
         }
     }
+    eprintln!("{again} jobs ran again within {longest} ms of the death");
     assert!(again > 0, "nothing was executing when the first runner died");
 }
 

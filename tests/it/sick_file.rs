@@ -1,7 +1,8 @@
 //! A queue's file that cannot be written for a while, under a runner at work: it says so once, keeps what it has to settle,
-//! and goes on by itself.
+//! and goes on by itself. And one that is damaged, where it does not.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -129,4 +130,58 @@ fn read_only_file_is_a_clear_error_and_its_jobs_run_when_it_can_be_written() {
     may(&folder, 0o700);
     runner.restart(&[]);
     assert_completed(&runner, JOBS, 1);
+}
+
+// === damage ===
+
+/// A folder with a queue of some hundred pages, and nobody at work.
+fn with_a_large_file() -> TestRunner {
+    let runner = TestRunner::new();
+    let line = format!("{{\"job_type\":\"obey\",\"do\":\"complete\",\"pad\":\"{}\"}}\n", "x".repeat(2_000));
+    assert_eq!(runner.enqueue_lines(line.repeat(JOBS), &[]).len(), JOBS);
+    runner
+}
+
+/// Overwrites some pages in the middle of the file, where rows are.
+fn damage(runner: &TestRunner) {
+    const PAGE: u64 = 4_096;
+    let file = File::options().write(true).open(runner.path("sandhog.db")).unwrap();
+    let pages = file.metadata().unwrap().len() / PAGE;
+    assert!(pages > 100, "{pages} pages");
+    file.write_all_at(&[0x5a; 8 * PAGE as usize], pages / 2 * PAGE).unwrap();
+}
+
+/// Every way to ask says that the file is damaged, and what to do about it.
+fn assert_said_to_be_damaged(runner: &TestRunner) {
+    for asked in [&["jobs", "list", "--limit", "1000"][..], &["run", "--until-empty"]] {
+        let output = runner.sandhog(asked);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{asked:?}: {said}");
+        assert!(said.contains("the file is damaged") && said.contains("hint: stop every runner"), "{asked:?}: {said}");
+    }
+}
+
+#[test]
+fn file_damaged_in_its_middle_is_said_to_be_damaged_and_its_copy_has_every_job() {
+    let mut runner = with_a_large_file().handler("obey", "obedient");
+    let copy = std::fs::read(runner.path("sandhog.db")).unwrap();
+    damage(&runner);
+    assert_said_to_be_damaged(&runner);
+    // What the hint says.
+    std::fs::write(runner.path("sandhog.db"), copy).unwrap();
+    for gone in ["sandhog.db-wal", "sandhog.db-shm"] {
+        std::fs::remove_file(runner.path(gone)).ok();
+    }
+    runner.restart(&[]);
+    assert_completed(&runner, JOBS, 1);
+}
+
+#[test]
+fn runner_whose_file_is_damaged_while_it_runs_ends_and_says_so() {
+    let mut runner = with_a_large_file().start();
+    damage(&runner);
+    runner.put_guest("obey", "obedient");
+    assert_eq!(runner.wait().code(), Some(1));
+    assert!(runner.says("the file is damaged") > 0 && runner.says("hint: stop every runner") > 0);
+    assert_said_to_be_damaged(&runner);
 }

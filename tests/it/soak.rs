@@ -61,7 +61,9 @@ struct Soak {
     /// Steps at which a bad handler is mended, and a deleted one put back.
     mend_at: Option<u64>,
     put_back_at: Option<u64>,
-    /// Figures of the first runner while it is spared, and of the disk in the three thirds.
+    /// When hostile guests had the spared runner hold all that it will.
+    warmed: Option<Instant>,
+    /// Figures of the first runner since, and of the disk in the three thirds.
     held: Vec<Held>,
     stored: [Stored; 3],
     state_files: Vec<String>,
@@ -138,6 +140,7 @@ impl Soak {
             harvested: Instant::now(),
             mend_at: None,
             put_back_at: None,
+            warmed: None,
             held: Vec::new(),
             stored: Default::default(),
             state_files: Vec::new(),
@@ -165,9 +168,9 @@ impl Soak {
         &self.members[0].runner
     }
 
-    /// Towards the end the first runner is spared, so that its memory can be watched.
+    /// In the second half the first runner is spared, so that its memory can be watched.
     fn spares_first(&self) -> bool {
-        self.began.elapsed() > self.length * 2 / 3
+        self.began.elapsed() > self.length / 2
     }
 
     fn step(&mut self) {
@@ -175,8 +178,12 @@ impl Soak {
         self.mend(false);
         self.read();
         if self.harvested.elapsed() >= HARVEST {
-            self.harvest();
+            self.harvest(false);
             self.measure();
+        }
+        if self.spares_first() && self.warmed.is_none() {
+            self.warmed = Some(Instant::now());
+            self.warm();
         }
         self.act = ACTS[self.random.weighted(&ACTS, |(_, weight)| *weight)].0;
         let member = self.random.below(self.members.len() as u64);
@@ -205,11 +212,11 @@ impl Soak {
         };
         eventually!({
             self.read();
-            self.harvest();
+            self.harvest(false);
             waits(&self.any().stats()) == 0
         });
         self.read();
-        self.harvest();
+        self.harvest(true);
     }
 }
 

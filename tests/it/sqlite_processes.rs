@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 use sandhog::clock::{Clock, SystemClock};
 use sandhog::outcome::Kind;
 use sandhog::queue::sqlite::{Options, SqliteQueue};
-use sandhog::queue::{Filter, NewJob, Queue, Settled, State};
+use sandhog::queue::{Delivery, Filter, NewJob, Queue, Settled, State};
 use tempfile::TempDir;
 
-use crate::queue_contract::{PATIENCE, complete, demand, enqueue, new_job, receive_one, settle, settling, within};
+use crate::queue_contract::{
+    PATIENCE, complete, demand, enqueue, new_job, receive_one, settle, settle_all, settling, within,
+};
 use crate::sqlite::options;
 
 const ROLE: &str = "SANDHOG_TEST_ROLE";
@@ -101,6 +103,17 @@ async fn other_process() {
             let settled = settle(&*queue, delivery, complete()).await;
             say(&format!("answer {settled:?}"));
             told().await;
+        }
+        "hold" => {
+            let queue = SqliteQueue::open(quick(&dir)).unwrap();
+            let old = within(queue.receive(&demand("t", 3))).await.unwrap();
+            let held = |deliveries: &[Delivery]| deliveries.iter().filter(|delivery| delivery.is_held()).count();
+            say(&format!("holds {}", held(&old)));
+            told().await;
+            say(&format!("awake {}", held(&old)));
+            // It is a runner again, which makes what it had before no better.
+            let new = receive_one(&*queue, "u").await;
+            say(&format!("again {} {}", held(&old), held(&[new])));
         }
         "enqueue" => {
             let queue = SqliteQueue::open(options(&dir)).unwrap();
@@ -197,21 +210,61 @@ async fn job_that_kills_its_runners_runs_alone_and_is_then_buried() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stopped_runner_loses_its_jobs_and_its_settlement_is_fenced() {
+async fn settlement_of_a_runner_that_was_stopped_for_too_long_changes_nothing_and_is_counted() {
     let dir = TempDir::new().unwrap();
     let queue = SqliteQueue::open(quick(dir.path())).unwrap();
-    let id = enqueue(&*queue, vec![new_job("t")]).await.remove(0).id;
-    let mut other = Other::start("settle", dir.path());
-    other.hear("received");
+    // It comes when the job is over for another runner, and when that still works it.
+    for (late, over) in [(1, true), (2, false)] {
+        let id = enqueue(&*queue, vec![new_job("t")]).await.remove(0).id;
+        let mut other = Other::start("settle", dir.path());
+        other.hear("received");
+        let process = rustix::process::Pid::from_child(&other.child);
+        rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
+        let mut delivery = Some(receive_one(&*queue, "t").await);
+        assert_eq!(delivery.as_ref().unwrap().job.id, id);
+        if over {
+            assert_eq!(settle(&*queue, delivery.take().unwrap(), complete()).await, Settled::Settled);
+        }
+        let seen = async || format!("{:?}", queue.show(&id).await.unwrap().unwrap());
+        let before = seen().await;
+        rustix::process::kill_process(process, rustix::process::Signal::CONT).unwrap();
+        other.tell();
+        assert_eq!(other.hear("answer"), "Fenced");
+        assert_eq!(seen().await, before);
+        assert_eq!(queue.stats().await.unwrap().fenced_total, late);
+        if let Some(delivery) = delivery {
+            assert_eq!(settle(&*queue, delivery, complete()).await, Settled::Settled);
+        }
+    }
+    let mut stats = Command::new(env!("CARGO_BIN_EXE_sandhog"));
+    stats.args(["stats", "--queue", "sqlite:jobs.db"]).current_dir(dir.path()).env_clear();
+    let said = String::from_utf8(stats.output().unwrap().stdout).unwrap();
+    let line = said.lines().find(|line| line.starts_with("settled too late"));
+    assert!(line.is_some_and(|line| line.ends_with(" 2")), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runner_that_was_stopped_for_too_long_knows_at_once_that_what_it_had_is_not_to_be_started() {
+    let dir = TempDir::new().unwrap();
+    let queue = SqliteQueue::open(quick(dir.path())).unwrap();
+    enqueue(&*queue, vec![new_job("t"), new_job("t"), new_job("t")]).await;
+    let mut other = Other::start("hold", dir.path());
+    assert_eq!(other.hear("holds"), "3");
     let process = rustix::process::Pid::from_child(&other.child);
     rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
-    let delivery = receive_one(&*queue, "t").await;
-    assert_eq!(delivery.job.id, id);
-    assert_eq!(settle(&*queue, delivery, complete()).await, Settled::Settled);
-    rustix::process::kill_process(process, rustix::process::Signal::CONT).unwrap();
+    let mut taken = 0;
+    while taken < 3 {
+        let received = within(queue.receive(&demand("t", 3))).await.unwrap();
+        taken += received.len();
+        settle_all(&*queue, received).await;
+    }
+    enqueue(&*queue, vec![new_job("u")]).await;
     other.tell();
-    assert_eq!(other.hear("answer"), "Fenced");
-    assert_eq!(queue.stats().await.unwrap().fenced_total, 1);
+    rustix::process::kill_process(process, rustix::process::Signal::CONT).unwrap();
+    assert_eq!(other.hear("awake"), "0");
+    assert_eq!(other.hear("again"), "0 1");
+    other.child.wait().unwrap();
+    assert_eq!(queue.stats().await.unwrap().fenced_total, 0, "it settled nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

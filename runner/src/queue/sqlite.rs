@@ -6,8 +6,8 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -91,6 +91,16 @@ struct Shared {
     slots: Slots,
     /// This runner's number; 0 while it is none.
     runner: AtomicI64,
+    right: Mutex<Right>,
+}
+
+/// What this runner may start: what it claimed since it registered, for as long as its lease holds. A runner that stood still
+/// for longer knows it by this at once, before its writer has looked.
+#[derive(Debug, Default)]
+struct Right {
+    until: Option<Instant>,
+    /// The last fencing number from before it registered.
+    after_fence: i64,
 }
 
 /// Takes the demand back when nobody waits any more, so that nothing is claimed for nobody.
@@ -143,6 +153,7 @@ impl SqliteQueue {
             inbox: Inbox::default(),
             slots: Slots::default(),
             runner: AtomicI64::new(0),
+            right: Mutex::default(),
         });
         let writer = writer::Writer::new(Arc::clone(&shared), connection, bell);
         std::thread::Builder::new()
@@ -345,12 +356,21 @@ impl Shared {
     fn set_runner(&self, runner: Option<i64>) {
         self.runner.store(runner.unwrap_or(0), Ordering::Release);
     }
+
+    fn right(&self) -> MutexGuard<'_, Right> {
+        self.right.lock().expect("nobody panics while holding the right")
+    }
 }
 
 impl Release for Shared {
     fn release(&self, receipt: Receipt) {
         let started = self.slots.was_started(receipt);
         self.inbox.settle(Settle { receipt, how: How::Dropped { started } });
+    }
+
+    fn holds(&self, receipt: Receipt) -> bool {
+        let right = self.right();
+        receipt.fence > right.after_fence && right.until.is_some_and(|until| Instant::now() < until)
     }
 
     fn executing(&self, receipt: Receipt, alone: bool) -> u32 {

@@ -1,7 +1,7 @@
 //! What became of all in a soak: what is asked while it goes on, what must add up at its end, and what it says of itself.
 
 use std::fmt::Write as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::figures::{Held, Stored, files, megabytes};
 use super::ledger::Again;
@@ -11,12 +11,21 @@ use super::{SLOTS, Soak};
 /// No more settlements than this are lost with a process that is killed: what its disk lets come together.
 const UNSETTLED_MAX: usize = 512;
 
+/// After so long all that hostile guests make a runner keep is there.
+const WARM: Duration = Duration::from_secs(10);
+
+/// How much more a runner may hold after its last third than after its first. What guests touched of their memory is given back
+/// some time later.
+const GROWN_MAX: u64 = 48 << 20;
+
 // === impl Soak ===
 
 impl Soak {
-    /// Asks the queue what became of jobs.
-    pub(super) fn harvest(&mut self) {
-        let since = format!("{}s", self.harvested.elapsed().as_secs() + 2);
+    /// Asks the queue what became of jobs since it was asked last; with `all`, of all that are kept.
+    pub(super) fn harvest(&mut self, all: bool) {
+        // A job ended when its settlement began: while the file is locked that is a while before it can be seen.
+        let since = self.harvested.elapsed() + Duration::from_secs(30);
+        let since = if all { "1h".to_owned() } else { format!("{}s", since.as_secs()) };
         self.harvested = Instant::now();
         let completed = self.any().jobs(&["--state", "completed", "--since", &since]);
         let dead = self.any().dead();
@@ -29,7 +38,7 @@ impl Soak {
         let third = (self.began.elapsed().as_millis() * 3 / self.length.as_millis().max(1)).min(2);
         let third = usize::try_from(third).expect("there are three");
         self.stored[third] = self.stored[third].max(Stored::now(self.any()));
-        if self.spares_first() && self.members[0].state == State::Up {
+        if self.warmed.is_some_and(|at| at.elapsed() > WARM) && self.members[0].state == State::Up {
             self.held.extend(self.members[0].held());
         }
     }
@@ -83,7 +92,7 @@ impl Soak {
             let before = Held::median(&self.held[..third]);
             let after = Held::median(&self.held[self.held.len() - third..]);
             let grown = after.resident_bytes.saturating_sub(before.resident_bytes);
-            if grown > 48 << 20 || after.files > before.files + 8 || after.threads > before.threads + 16 {
+            if grown > GROWN_MAX || after.files > before.files + 8 || after.threads > before.threads + 16 {
                 self.ledger.fault(format!("the runner grows: {before:?}, {after:?}, idle {idle:?}"));
             }
         }

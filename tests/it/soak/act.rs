@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use super::Soak;
 use super::member::State;
-use super::told::{self, ALL, LATE, OBEY, PATIENT};
+use super::told::{self, ALL, End, LATE, OBEY, PATIENT};
 use crate::eventually;
 use crate::support::{Enqueued, Seen};
 
 /// With more jobs than this ready, no more are enqueued until there are less.
 const READY_MAX: u64 = 1_500;
+
+/// So many jobs of each hostile kind warm a runner.
+const WARMING: usize = 12;
 
 /// With more dead letters than this, the next that are deleted are all.
 const DEAD_MAX: usize = 400;
@@ -97,6 +100,15 @@ impl Soak {
             }
             self.ledger.accept(&id, told, duplicate);
         }
+    }
+
+    /// All kinds of hostile jobs, so many that each slot has had them.
+    pub(super) fn warm(&mut self) {
+        let hostile = (0..ALL.len()).filter(|&told| ALL[told].end != End::Completed);
+        let jobs: Vec<usize> = hostile.flat_map(|told| std::iter::repeat_n(told, WARMING)).collect();
+        let lines: String = jobs.iter().map(|&told| ALL[told].line(None)).collect();
+        let answers = eventually!(self.enqueue_file(&lines, &["--bury-bad"]));
+        answers.iter().zip(jobs).for_each(|(answer, told)| self.ledger.accept(&answer.id, told, false));
     }
 
     /// Jobs with ids, from a process that is killed while it enqueues them. Run again, it adds those that are not there.
@@ -238,6 +250,8 @@ impl Soak {
             for member in self.members.iter_mut().filter(|member| member.state == State::Stuck) {
                 member.mend(&mut self.ledger);
             }
+            // What it was about to settle when it was stopped has ended then, and is seen now.
+            self.harvest(true);
         }
     }
 

@@ -59,7 +59,10 @@ pub(super) fn apply(
             if applied {
                 return Ok(Settled::Settled);
             }
-            tally.fenced();
+            // What was never started and is put back too late is nobody's loss.
+            if matches!(settle.how, How::Settled(..)) {
+                tally.fenced();
+            }
             Ok(Settled::Fenced)
         })
         .collect()

@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 use super::super::runners::{self, End, EnterError, Registration};
 use super::super::slots::Slot;
 use super::super::tally::Tally;
-use super::super::{fault, upkeep};
+use super::super::{Right, fault, upkeep};
 use super::{Writer, sync};
 use crate::queue::QueueError;
 
@@ -42,7 +42,7 @@ impl Writer {
 
     fn enter(&mut self) -> Result<Registration, QueueError> {
         let sqlite = |e| fault::of("cannot register as a runner", e);
-        let now = self.shared.clock.now();
+        let (now, begun) = (self.shared.clock.now(), Instant::now());
         let transaction =
             Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate).map_err(sqlite)?;
         runners::sweep_files(&transaction, &self.shared.runners_dir()).map_err(sqlite)?;
@@ -55,7 +55,9 @@ impl Writer {
             },
         })?;
         self.kept_bytes = kept_bytes(&transaction).map_err(sqlite)?;
+        let after_fence = transaction.query_row("select fence from counter", [], |row| row.get(0)).map_err(sqlite)?;
         transaction.commit().map_err(sqlite)?;
+        *self.shared.right() = Right { until: Some(begun + self.shared.lease), after_fence };
         Ok(registration)
     }
 
@@ -66,6 +68,7 @@ impl Writer {
             registration.leave();
         }
         self.shared.set_runner(None);
+        self.shared.right().until = None;
         let lost = std::mem::take(&mut self.shared.inbox.lock().claimed);
         self.in_flight = self.in_flight.saturating_sub(lost.len());
         self.next_upkeep = None;
@@ -138,7 +141,7 @@ impl Writer {
     /// One pass; whether there is more to do now. None: the lease was lost.
     fn keep_up(&mut self) -> rusqlite::Result<Option<bool>> {
         let Some(registration) = &self.registration else { return Ok(None) };
-        let now = self.shared.clock.now();
+        let (now, begun) = (self.shared.clock.now(), Instant::now());
         let mut tally = Tally::default();
         // What a pass does is done again if a power failure takes it back.
         sync(&self.connection, &mut self.syncs, false)?;
@@ -155,6 +158,7 @@ impl Writer {
         more |= self.sweep.step(&transaction, self.shared.keep, kept, UPKEEP_ROWS, now, &mut tally)?;
         tally.write(&transaction)?;
         transaction.commit()?;
+        self.shared.right().until = Some(begun + self.shared.lease);
         self.kept_bytes = kept + tally.kept_bytes();
         if orphans > 0 {
             self.dry.clear();
