@@ -62,10 +62,11 @@ impl Lines {
         if message.is_empty() {
             return self.line(Source::Log, level, "", 0);
         }
-        if self.silent {
-            return;
-        }
         for line in message.lines() {
+            // Looked at for each line: a message may be of millions of empty ones, and nobody can interrupt this.
+            if self.silent {
+                return;
+            }
             self.line(Source::Log, level, head(line, self.line_bytes), line.len());
         }
     }
