@@ -87,3 +87,24 @@ impl LastGood {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_names_the_last_good_pair_only_a_pair_of_that_name_is_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = LastGood { dir: dir.path().to_owned() };
+        let pair = Pair { component: b"component".to_vec(), manifest: Some(b"manifest".to_vec()) };
+        kept.keep("a", &pair.generation(), &pair).unwrap();
+        let name = kept.dir.join("a.last");
+        crate::fuzzing::fuzz("last_good", vec![fs::read(&name).unwrap()], |bytes| {
+            fs::write(&name, bytes).unwrap();
+            if let Some((generation, found)) = kept.get("a") {
+                assert_eq!((generation.as_str().as_bytes(), found.generation()), (bytes, generation.clone()));
+                assert_eq!(found.component, b"component");
+            }
+        });
+    }
+}
