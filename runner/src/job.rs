@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use crate::clock::UnixMs;
 
@@ -117,10 +118,13 @@ fn parse_head<'a>(bytes: &'a [u8], limit: usize, said: Option<&str>) -> Result<(
     if text.trim_ascii().is_empty() {
         return Err(Malformed::Empty);
     }
-    let (job_type, job_id) = match serde_json::from_str::<RawHead>(text) {
-        Ok(RawHead(found)) => found?,
-        Err(e) => return Err(Malformed::NotJson(e.to_string())),
-    };
+    let not_json = |e: serde_json::Error| Malformed::NotJson(e.to_string());
+    if !text.trim_ascii_start().starts_with('{') {
+        serde_json::from_str::<IgnoredAny>(text).map_err(not_json)?;
+        return Err(Malformed::NotAnObject);
+    }
+    let RawHead(found) = serde_json::from_str(text).map_err(not_json)?;
+    let (job_type, job_id) = found?;
     Ok((text, head(job_type, job_id, said)?))
 }
 
@@ -137,13 +141,13 @@ pub fn name_fault(name: &str) -> Option<&'static str> {
     }
 }
 
-/// The head as it is found in JSON. Objects are read key by key: what is neither `job_type` nor `job_id` is skipped, to any
-/// depth, without recursion.
+/// The head as it is found in a JSON object, which is read key by key: what is neither `job_type` nor `job_id` is skipped, to
+/// any depth, without recursion.
 struct RawHead(Result<(Option<Name>, Option<Name>), Malformed>);
 
 impl<'de> Deserialize<'de> for RawHead {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<RawHead, D::Error> {
-        deserializer.deserialize_any(HeadVisitor)
+        deserializer.deserialize_map(HeadVisitor)
     }
 }
 
@@ -168,42 +172,22 @@ impl<'de> serde::de::Visitor<'de> for HeadVisitor {
         while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             match key.as_ref() {
                 "job_type" if job_type.is_some() => return twice(map, Malformed::BadType("stands there twice")),
-                "job_type" => job_type = Some(map.next_value::<Name>()?),
+                "job_type" => job_type = Some(name(map.next_value()?)?),
                 "job_id" if job_id.is_some() => return twice(map, Malformed::BadId("stands there twice")),
-                "job_id" => job_id = Some(map.next_value::<Name>()?),
+                "job_id" => job_id = Some(name(map.next_value()?)?),
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
         Ok(RawHead(Ok((job_type, job_id))))
     }
+}
 
-    fn visit_unit<E>(self) -> Result<RawHead, E> {
-        Ok(RawHead(Err(Malformed::NotAnObject)))
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<RawHead, E> {
-        Ok(RawHead(Err(Malformed::NotAnObject)))
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<RawHead, E> {
-        Ok(RawHead(Err(Malformed::NotAnObject)))
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<RawHead, E> {
-        Ok(RawHead(Err(Malformed::NotAnObject)))
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<RawHead, E> {
-        Ok(RawHead(Err(Malformed::NotAnObject)))
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<RawHead, E> {
-        Ok(RawHead(Err(Malformed::NotAnObject)))
-    }
-
-    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<RawHead, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(RawHead(Err(Malformed::NotAnObject)))
+/// What a value is, without giving anything else a meaning: a number may be too large for any of ours.
+fn name<E: serde::de::Error>(value: &RawValue) -> Result<Name, E> {
+    match value.get().as_bytes() {
+        [b'"', ..] => serde_json::from_str(value.get()).map(Name::Text).map_err(E::custom),
+        b"null" => Ok(Name::Null),
+        _ => Ok(Name::Other),
     }
 }
 
@@ -237,54 +221,6 @@ fn head(job_type: Option<Name>, job_id: Option<Name>, said: Option<&str>) -> Res
         return Err(Malformed::BadId(fault));
     }
     Ok(Head { job_type, job_id })
-}
-
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
-        struct V;
-        impl<'de> serde::de::Visitor<'de> for V {
-            type Value = Name;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON value")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Name, E> {
-                Ok(Name::Text(text.to_owned()))
-            }
-
-            fn visit_unit<E>(self) -> Result<Name, E> {
-                Ok(Name::Null)
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Name, E> {
-                Ok(Name::Other)
-            }
-
-            fn visit_i64<E>(self, _: i64) -> Result<Name, E> {
-                Ok(Name::Other)
-            }
-
-            fn visit_u64<E>(self, _: u64) -> Result<Name, E> {
-                Ok(Name::Other)
-            }
-
-            fn visit_f64<E>(self, _: f64) -> Result<Name, E> {
-                Ok(Name::Other)
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Name, A::Error> {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Name::Other)
-            }
-
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Name, A::Error> {
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Name::Other)
-            }
-        }
-        deserializer.deserialize_any(V)
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,9 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
+#[cfg(test)]
+#[path = "../../tests/fuzz.rs"]
+mod fuzzing;
 pub mod generation;
 pub mod handler;
 pub mod job;

@@ -23,6 +23,7 @@
 ;; recurse               calls itself for ever
 ;; table N               grows its table by N elements, or traps
 ;; log N, log-line N     writes N lines; one line of N bytes
+;; log-blank N           writes texts of N line ends each, for ever
 ;; flood                 writes lines for ever
 ;; enqueue               fails with what the queue answers
 ;; wipe N                takes N pages of memory and fills them, for ever
@@ -104,6 +105,7 @@
   ;; More words.
   (data (i32.const 2688) "wipe")
   (data (i32.const 2720) "lie")
+  (data (i32.const 2752) "log-blank")
 
   (func $allocate (export "cabi_realloc") (param $old i32) (param $old-size i32) (param $align i32) (param $size i32)
     (result i32)
@@ -325,6 +327,14 @@
         (local.set $left (i32.sub (local.get $left) (i32.const 1)))
         (br $next))))
 
+  (func $log-blank (param $length i32)
+    (local $text i32)
+    (local.set $text (call $allocate (i32.const 0) (i32.const 0) (i32.const 1) (local.get $length)))
+    (memory.fill (local.get $text) (i32.const 10) (local.get $length))
+    (loop $for-ever
+      (call $log (i32.const 2) (local.get $text) (local.get $length))
+      (br $for-ever)))
+
   (func $handle-job (export "sandhog:jobs/handler@1.0.0#handle-job")
     (param $id i32) (param $id-length i32) (param $type i32) (param $type-length i32)
     (param $body i32) (param $body-length i32)
@@ -473,6 +483,7 @@
     (if (call $says (i32.const 1728) (i32.const 5))
       (then (call $log (i32.const 4) (i32.const 2144) (i32.const 32))))
     (if (call $says (i32.const 2688) (i32.const 4)) (then (call $wipe (call $number))))
+    (if (call $says (i32.const 2752) (i32.const 9)) (then (call $log-blank (call $number))))
     (if (call $says (i32.const 2720) (i32.const 3))
       (then (return (call $complete-with (i32.const 0) (i32.const 0x40000000)))))
     (unreachable))

@@ -1,24 +1,28 @@
 //! Guests that mean no good: each ends as what it is, in its time, and the jobs beside it go on.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sandhog::queue::sqlite::{Options, SqliteQueue};
 use sandhog::queue::{NewJob, Queue};
 
 use crate::eventually;
 use crate::reload::{serving, until_looked_at, variant};
-use crate::support::{TestRunner, guests};
+use crate::support::{Seen, TestRunner, guests};
 
 const TIMEOUT: &str = "timeout = '500ms'";
+const LIMIT: Duration = Duration::from_millis(500);
 
-/// How much longer than its limit an attempt may take. On a machine with nothing else to do it is some 10 ms; this holds on
-/// one that is busy.
+/// How much longer than its limit an attempt may take.
+const OVER: Duration = Duration::from_millis(100);
+
+/// The same where other processes have the cores: no attempt is longer, and one of a few is within [`OVER`].
 const OVER_MAX: Duration = Duration::from_secs(3);
 
 /// Handlers with what they are told; the kind of the failure, and what its message says.
-const HOSTILE: [(&str, &str, &str, &str); 18] = [
+const HOSTILE: [(&str, &str, &str, &str); 19] = [
     ("obey", "spin", "timeout", "500 ms"),
     ("obey", "flood", "timeout", "500 ms"),
+    ("obey", "log-blank 16000000", "timeout", "500 ms"),
     ("obey", "wipe 1500", "timeout", "500 ms"),
     ("preview1", "s", "timeout", "500 ms"),
     ("preview1", "n", "timeout", "500 ms"),
@@ -44,7 +48,8 @@ fn preview1(name: &str) -> Vec<u8> {
 
 #[test]
 fn every_hostile_guest_is_stopped_in_its_time_and_the_jobs_beside_it_are_done() {
-    let mut runner = TestRunner::new().handler("good", "obedient").handler("obey", "obedient");
+    // Two on each core of a small machine: the more there are, the later each of them comes to look at its clock.
+    let mut runner = TestRunner::new().config("slots = 4").handler("good", "obedient").handler("obey", "obedient");
     for guest in ["realloc", "post_return", "memories"] {
         runner.put_guest(guest, guest);
     }
@@ -54,23 +59,35 @@ fn every_hostile_guest_is_stopped_in_its_time_and_the_jobs_beside_it_are_done() 
         runner = runner.manifest(name, TIMEOUT);
     }
     let runner = runner.start();
-    let mut jobs = Vec::new();
-    for (handler, word, ..) in HOSTILE {
-        let hostile = runner.enqueue(handler, &format!(r#"{{"do":"{word}"}}"#));
-        jobs.push((hostile, runner.enqueue("good", r#"{"do":"seen"}"#)));
+    let mut late = HOSTILE.to_vec();
+    for round in 0.. {
+        assert!(round < 10, "each time longer than they may be: {late:?}");
+        let enqueue = |(handler, word, ..): &(&str, &str, &str, &str)| {
+            let hostile = runner.enqueue(handler, &format!(r#"{{"do":"{word}"}}"#));
+            (hostile, runner.enqueue("good", r#"{"do":"seen"}"#))
+        };
+        let jobs: Vec<_> = late.iter().map(enqueue).collect();
+        let mut jobs = jobs.iter();
+        late.retain(|(handler, word, kind, why)| {
+            let (hostile, good) = jobs.next().expect("one was enqueued for each");
+            let job = runner.ended(hostile);
+            assert_eq!(
+                (job.state.as_str(), job.kind(), job.attempt),
+                ("dead", *kind, 1),
+                "{handler} {word}: {}",
+                job.why()
+            );
+            assert!(job.why().contains(why), "{handler} {word}: {}", job.why());
+            let good = runner.ended(good);
+            assert_eq!((good.state.as_str(), good.result), ("completed", Some(0.into())), "beside {handler} {word}");
+            let duration = Duration::from_micros(job.failed_attempts[0].duration_us);
+            assert!(duration < LIMIT + OVER_MAX, "{handler} {word}: {duration:?}");
+            duration >= LIMIT + OVER
+        });
+        if late.is_empty() {
+            break;
+        }
     }
-    let mut longest = 0;
-    for ((handler, word, kind, why), (hostile, good)) in HOSTILE.into_iter().zip(jobs) {
-        let job = runner.ended(&hostile);
-        assert_eq!((job.state.as_str(), job.kind(), job.attempt), ("dead", kind, 1), "{handler} {word}: {}", job.why());
-        assert!(job.why().contains(why), "{handler} {word}: {}", job.why());
-        let duration = Duration::from_micros(job.failed_attempts[0].duration_us);
-        assert!(duration < Duration::from_millis(500) + OVER_MAX, "{handler} {word}: {duration:?}");
-        longest = longest.max(duration.as_millis());
-        let good = runner.ended(&good);
-        assert_eq!((good.state.as_str(), good.result), ("completed", Some(0.into())), "beside {handler} {word}");
-    }
-    eprintln!("the longest attempt took {longest} ms, of 500");
 }
 
 #[test]
@@ -140,48 +157,62 @@ fn guest_that_spins_while_its_instance_is_made_is_stopped() {
         assert!(round < 30, "no dice are that bad");
     }
     let ids: Vec<String> = (0..20).map(|_| runner.enqueue("dice", "{}")).collect();
-    let kinds: Vec<String> = ids.iter().map(|id| runner.ended(id).kind().to_owned()).collect();
-    assert!(kinds.iter().all(|kind| kind == "timeout" || kind == "none"), "{kinds:?}");
-    assert!(kinds.iter().any(|kind| kind == "timeout") && kinds.iter().any(|kind| kind == "none"), "{kinds:?}");
+    let jobs: Vec<Seen> = ids.iter().map(|id| runner.ended(id)).collect();
+    let late = |job: &Seen| job.duration_us.is_some_and(|us| us > 100_000 + OVER_MAX.as_micros() as u64);
+    assert!(!jobs.iter().any(late), "{jobs:?}");
+    let kinds: Vec<&str> = jobs.iter().map(Seen::kind).collect();
+    assert!(kinds.iter().all(|kind| ["timeout", "none"].contains(kind)), "{kinds:?}");
+    assert!(kinds.contains(&"timeout") && kinds.contains(&"none"), "{kinds:?}");
 }
 
-#[tokio::test]
-async fn good_jobs_beside_a_spinning_guest_on_each_core_are_not_delayed() {
-    const JOBS: usize = 300;
+/// How long good jobs took from enqueue to end, in milliseconds.
+#[derive(Debug)]
+struct Waits {
+    p50: i64,
+    p99: i64,
+}
+
+/// Enqueues a hundred good jobs a second for a while, beside a guest on each core that does what `word` says.
+async fn waits_beside(word: &str) -> Waits {
+    const JOBS: usize = 150;
     let cores = std::thread::available_parallelism().unwrap().get();
     let mut runner = TestRunner::off_the_disk().handler("good", "obedient");
     for core in 0..cores {
-        let name = format!("spin-{core}");
+        let name = format!("bad-{core}");
         runner = runner.handler(&name, "obedient").manifest(&name, "timeout = '5m'");
     }
     let runner = runner.start();
     for core in 0..cores {
-        runner.enqueue(&format!("spin-{core}"), r#"{"do":"begin-spin"}"#);
+        runner.enqueue(&format!("bad-{core}"), &format!(r#"{{"do":"{word}"}}"#));
     }
-    eventually!(runner.says("begun") == cores);
+    eventually!(runner.count("running") == cores as u64);
 
     let options = Options::new(runner.path("sandhog.db"), runner.path("sandhog.db.state"));
     let queue = SqliteQueue::open(options).unwrap();
     let mut every = tokio::time::interval(Duration::from_millis(10));
-    let started = Instant::now();
     for _ in 0..JOBS {
         every.tick().await;
         let [job_type, body] = ["good", r#"{"do":"complete"}"#].map(str::to_owned);
         let job = NewJob::Job { job_type, body, id: None, run_at: None, metadata: Vec::new() };
         queue.enqueue(vec![job]).await.unwrap();
     }
-    let rate = JOBS as f64 / started.elapsed().as_secs_f64();
     eventually!(runner.count("completed") == JOBS as u64);
-    let mut waits: Vec<i64> = runner
-        .jobs(&["--state", "completed"])
-        .iter()
-        .map(|job| job.ended_at.expect("it ended") - job.enqueued_at)
-        .collect();
+    assert_eq!(runner.count("running"), cores as u64, "they are hostile still");
+    let done = runner.jobs(&["--state", "completed"]);
+    let mut waits: Vec<i64> = done.iter().map(|job| job.ended_at.expect("it ended") - job.enqueued_at).collect();
     waits.sort_unstable();
-    let (p50, p99, longest) = (waits[JOBS / 2], waits[JOBS * 99 / 100], waits[JOBS - 1]);
-    eprintln!(
-        "{rate:.0} jobs a second beside {cores} spinning guests: p50 {p50} ms, p99 {p99} ms, longest {longest} ms"
-    );
-    assert!(p99 < 1_000, "p99 is {p99} ms");
-    assert_eq!(runner.count("running"), cores as u64, "they spin still");
+    Waits { p50: waits[JOBS / 2], p99: waits[JOBS * 99 / 100] }
+}
+
+#[tokio::test]
+async fn good_jobs_beside_a_hostile_guest_on_each_core_are_not_delayed() {
+    for word in ["spin", "flood", "wipe 1500", "log-blank 16000000"] {
+        // Where nothing else runs, half are done within 6 ms, and all but one in a hundred within 15. Other tests run
+        // beside this one: one of a few tries is left alone enough.
+        let mut tries = Vec::new();
+        while !tries.last().is_some_and(|Waits { p50, p99 }| *p50 < 50 && *p99 < 150) {
+            assert!(tries.len() < 4, "beside `{word}`: {tries:?}");
+            tries.push(waits_beside(word).await);
+        }
+    }
 }

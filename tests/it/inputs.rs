@@ -9,7 +9,7 @@ use crate::support::TestRunner;
 
 /// Bytes that are no job, and what is said of them; with that, what is said of them as the body of a job of type `obey`, if
 /// that is an error too.
-fn bad() -> Vec<(Vec<u8>, &'static str, Option<&'static str>)> {
+pub(crate) fn bad() -> Vec<(Vec<u8>, &'static str, Option<&'static str>)> {
     let long = format!(r#"{{"job_type":"{}"}}"#, "x".repeat(10_000));
     let open = "[".repeat(100_000);
     let nested = format!("{open}{}", "]".repeat(100_000));
@@ -37,7 +37,7 @@ fn bad() -> Vec<(Vec<u8>, &'static str, Option<&'static str>)> {
 }
 
 /// Objects that only look odd, which are jobs of type `obey` and are done.
-fn odd() -> Vec<String> {
+pub(crate) fn odd() -> Vec<String> {
     let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     vec![
         format!(r#"{{"job_type":"obey","do":"complete","x":{nested}}}"#),

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says with its panic what went wrong")]
 
+#[path = "../fuzz.rs"]
+mod fuzzing;
 mod support;
 
 // The benchmark: what it prints, not how fast anything is.
@@ -23,6 +25,8 @@ mod lifecycle;
 mod examples;
 // Files in the handlers' folder that nobody should put there.
 mod files;
+// Bytes from outside, made at random, and what holds for them.
+mod fuzz;
 // Guests that mean no good, and the jobs beside them.
 mod hostile;
 // Bytes that are no jobs.

@@ -140,4 +140,22 @@ mod tests {
     fn long_line_is_cut_and_the_next_one_is_whole() {
         check("12345\n1234567890\nab\n", &[(1, "12345", false), (2, "12345", true), (3, "ab", false)]);
     }
+
+    #[test]
+    fn lines_are_what_stands_between_line_ends_whatever_they_are() {
+        const BYTES_MAX: usize = 8;
+        crate::fuzzing::fuzz("lines", Vec::new(), |bytes| {
+            let mut lines = Lines::new(BufReader::with_capacity(3, bytes), BYTES_MAX);
+            let mut expected = (1..).zip(bytes.split(|byte| *byte == b'\n')).filter_map(|(number, whole)| {
+                let cut = whole.len() > BYTES_MAX;
+                let kept = if cut { &whole[..BYTES_MAX] } else { whole.strip_suffix(b"\r").unwrap_or(whole) };
+                (cut || !kept.trim_ascii().is_empty()).then_some(Line { number, bytes: kept, cut })
+            });
+            while let Some(line) = lines.next().expect("reads memory") {
+                assert_eq!(Some(line), expected.next());
+            }
+            assert_eq!(expected.next(), None);
+            assert_eq!(lines.bytes_read(), bytes.len() as u64);
+        });
+    }
 }

@@ -7,6 +7,9 @@ use jiff::{Span, SpanRelativeTo, Timestamp};
 
 use crate::clock::UnixMs;
 
+/// The longest duration: a thousand years of 365 days. Beyond some seven million days nothing could read it again.
+const DURATION_MAX: Duration = Duration::from_secs(365_000 * 86_400);
+
 /// Reads `30s`, `10m`, `1h 30m`, `7d`: a duration of at least nothing. A day is 24 hours. A bare `0` needs no unit.
 ///
 /// # Errors
@@ -23,7 +26,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let fault = || "is no duration: write one like `500ms`, `30s`, `10m`, `1h 30m` or `7d`".to_owned();
     let span: Span = text.parse().map_err(|_| fault())?;
     let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| fault())?;
-    Duration::try_from(duration).map_err(|_| "is negative".to_owned())
+    let duration = Duration::try_from(duration).map_err(|_| "is negative".to_owned())?;
+    if duration > DURATION_MAX {
+        return Err(format!("is longer than {}", format_duration(DURATION_MAX)));
+    }
+    Ok(duration)
 }
 
 /// Writes a duration so that [`parse_duration`] reads the same: `1h 30m`.
@@ -104,7 +111,7 @@ mod tests {
             assert_eq!(format_duration(duration), written);
             assert_eq!(parse_duration(written), Ok(duration));
         }
-        for text in ["", "30", "-5s", "1y", "1mo", "soon", "5x"] {
+        for text in ["", "30", "-5s", "1y", "1mo", "soon", "5x", "365001d", "184467441h"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

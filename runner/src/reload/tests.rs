@@ -171,6 +171,26 @@ fn damaged_pair_is_not_loaded_and_a_damaged_record_begins_anew() {
 }
 
 #[test]
+fn whatever_a_record_says_only_pairs_of_the_names_in_it_are_given() {
+    let (dir, folder) = folder();
+    let history = History::new(dir.path(), folder.path());
+    deploy(&history, NAME, &pair("1"));
+    let path = history.dir().join("resize.json");
+    crate::fuzzing::fuzz("record", vec![fs::read(&path).unwrap()], |bytes| {
+        fs::write(&path, bytes).unwrap();
+        let Ok(mut record) = history.read(NAME) else { return };
+        for name in record.generations.iter().map(|kept| &kept.generation).chain(&record.serving).chain(&record.pinned)
+        {
+            assert!(history.pair(name).is_none_or(|found| found.generation() == *name));
+        }
+        record.deployed(&pair("2").generation(), Vec::new(), UnixMs(1));
+        assert_eq!(record.present().is_some(), record.serving.is_some() || record.pinned.is_some());
+        let read_again: record::Record = serde_json::from_slice(&serde_json::to_vec(&record).unwrap()).unwrap();
+        assert_eq!(read_again, record);
+    });
+}
+
+#[test]
 fn changes_by_several_at_a_time_are_all_kept() {
     let (dir, folder) = folder();
     let history = History::new(dir.path(), folder.path());

@@ -64,7 +64,7 @@ pub(super) fn names(bytes: &[u8]) -> Result<Names, LoadError> {
                     let value = language.and_then(|field| field.values.into_iter().flatten().next());
                     names.language = names.language.or(value.map(|value| value.name.to_owned()));
                 }
-                names.carries_type |= depth == 0 && section.name().starts_with("component-type");
+                names.carries_type |= depth == 0 && is_type_section(section.name());
             }
             Payload::ComponentImportSection(imports) if depth == 0 => {
                 for import in imports {
@@ -94,6 +94,11 @@ pub(super) fn names(bytes: &[u8]) -> Result<Names, LoadError> {
         }
     }
     Ok(names)
+}
+
+/// Whether a custom section of this name has the type of the component that a core module is to become.
+pub(super) fn is_type_section(name: &str) -> bool {
+    name.starts_with("component-type")
 }
 
 fn broken(error: wasmparser::BinaryReaderError) -> LoadError {

@@ -27,8 +27,9 @@ pub(super) mod bindings {
 pub(super) use self::bindings::exports::sandhog::jobs::handler;
 use self::bindings::sandhog::jobs::{log, queue, types};
 
-/// How much of stdout or stderr a guest may write at once.
-const STREAM_BYTES: usize = 64 << 10;
+/// How much of stdout or stderr a guest may write at once. It may all be line ends, and nobody can interrupt their being
+/// logged.
+const STREAM_BYTES: usize = 4 << 10;
 
 /// The host's side of one attempt.
 pub(super) struct Host {

@@ -12,6 +12,10 @@ use crate::outcome::MESSAGE_CHARS_MAX;
 /// How many lines of stderr are remembered as last words.
 const LAST_LINES_MAX: usize = 20;
 
+/// The most lines of one message. Each is a line of the runner's log, and takes some microseconds that nobody can interrupt:
+/// the jobs beside it wait.
+const MESSAGE_LINES_MAX: usize = 1_000;
+
 /// The lines of one attempt.
 pub(super) struct Lines {
     job: Arc<Job>,
@@ -62,10 +66,14 @@ impl Lines {
         if message.is_empty() {
             return self.line(Source::Log, level, "", 0);
         }
-        if self.silent {
-            return;
-        }
-        for line in message.lines() {
+        for (number, line) in message.lines().enumerate() {
+            // Looked at for each line: a message may be of millions of empty ones, and nobody can interrupt this.
+            if self.silent {
+                return;
+            }
+            if number == MESSAGE_LINES_MAX {
+                return self.remark(Source::Log, &format!("message cut: over the limit of {MESSAGE_LINES_MAX} lines"));
+            }
             self.line(Source::Log, level, head(line, self.line_bytes), line.len());
         }
     }

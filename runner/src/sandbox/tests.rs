@@ -335,6 +335,18 @@ fn log_is_cut_and_never_a_failure() {
 }
 
 #[test]
+fn message_of_too_many_lines_is_cut() {
+    let ear = Arc::new(Ear::default());
+    let mut lines = lines::Lines::new(job(""), Arc::clone(&ear) as _, &limits());
+    for _ in 0..2 {
+        lines.message(Level::Info, &"\n".repeat(1_500));
+    }
+    let heard = ear.heard.lock().unwrap();
+    let cut = |(_, _, line): &&(Source, Level, String)| line == "message cut: over the limit of 1000 lines";
+    assert_eq!((heard.len(), heard.iter().filter(cut).count()), (2_002, 2));
+}
+
+#[test]
 fn stdout_goes_to_the_log_by_lines() {
     let (attempt, heard) = run(&PREVIEW1, "o", &limits());
     assert_eq!(attempt.outcome, Outcome::Complete { result: None });

@@ -222,4 +222,26 @@ mod tests {
         slots.executed(slots.executing(receipt, true));
         assert_eq!(read(&path).unwrap(), [Slot { receipt, executing: false, alone: true }]);
     }
+
+    #[test]
+    fn whatever_stands_in_a_slot_file_is_read_as_slots_or_left_out() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        crate::fuzzing::fuzz("slots", Vec::new(), |bytes| {
+            std::fs::write(file.path(), bytes).unwrap();
+            let mut rest = bytes;
+            for slot in read(file.path()).unwrap() {
+                let how = match (slot.alone, slot.executing) {
+                    (false, _) => TOGETHER,
+                    (true, true) => ALONE,
+                    (true, false) => ALONE_ENDED,
+                };
+                let parts = [slot.receipt.record.cast_unsigned(), slot.receipt.fence.cast_unsigned(), how];
+                let written = parts.map(u64::to_le_bytes).concat();
+                // In their order, each where a slot may stand.
+                let at =
+                    rest.chunks_exact(SLOT_BYTES).position(|chunk| chunk == written).expect("it stands in the file");
+                rest = &rest[(at + 1) * SLOT_BYTES..];
+            }
+        });
+    }
 }

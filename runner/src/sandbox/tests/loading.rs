@@ -191,3 +191,28 @@ fn compiled_code_is_not_kept_where_others_could_write() {
     sandbox.load(&guests::guest("idle"), &limits()).unwrap();
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn whatever_stands_in_the_cache_only_what_was_written_there_is_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let compiled = dir.path().join("compiled");
+    let sandbox = Sandbox::new(Config { slots: 1, compiled_dir: Some(compiled.clone()), ..config() }).unwrap();
+    sandbox.load(&guests::guest("idle"), &limits()).unwrap();
+    let paths = fs::read_dir(&compiled).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    // `.cwasm` before `.json`.
+    files.sort();
+    let seeds = files.iter().map(|(_, bytes)| bytes.clone()).collect();
+    crate::fuzzing::fuzz("compiled", seeds, |bytes| {
+        for (path, written) in &files {
+            fs::write(path, written).unwrap();
+        }
+        // A note is JSON; code is not.
+        let spoiled = &files[usize::from(bytes.starts_with(b"{"))];
+        fs::write(&spoiled.0, bytes).unwrap();
+        let component = sandbox.load(&guests::guest("idle"), &limits()).expect("it is compiled again");
+        let code = fs::read(&files[0].0).unwrap();
+        assert!(!component.facts().from_cache || code == files[0].1, "code that was not written by us");
+        assert_eq!(run(&component, "", &limits()).0.outcome, Outcome::Complete { result: None });
+    });
+}
