@@ -6,6 +6,7 @@
 //!       └──── queue.settle(delivery, disposition) ←── retry::decide(…) ───────┘
 //! ```
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,7 +42,13 @@ pub struct Parts {
     /// Spreads backoffs.
     pub jitter: Jitter,
     /// Where guests run: a runtime of their own, so that they stall nothing else.
-    pub guests: Handle,
+    pub guests: Box<dyn Spawn>,
+}
+
+/// What slots and settlements run on: a runtime; in a simulation, what stands for one.
+pub trait Spawn: Send + Sync {
+    /// Starts a task. A panic ends it, and nothing else.
+    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>);
 }
 
 /// Takes jobs from the queue, runs them, and settles them.
@@ -142,7 +149,7 @@ impl Dispatcher {
             if self.backlog().in_flight() == 0 && !self.parts.queue.has_work(demand).await? {
                 return Ok(());
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            self.parts.clock.sleep(LOOK_AGAIN).await;
         }
     }
 
@@ -151,15 +158,13 @@ impl Dispatcher {
     fn spawn_slot(self: &Arc<Dispatcher>) {
         let dispatcher = Arc::clone(self);
         let replace = Replace(Arc::clone(self));
-        self.slots.spawn_on(
-            async move {
-                while let Some((delivery, turn)) = dispatcher.next().await {
-                    dispatcher.work(delivery, turn).await;
-                }
-                replace.never();
-            },
-            &self.parts.guests,
-        );
+        let slot = async move {
+            while let Some((delivery, turn)) = dispatcher.next().await {
+                dispatcher.work(delivery, turn).await;
+            }
+            replace.never();
+        };
+        self.parts.guests.spawn(Box::pin(self.slots.track_future(slot)));
     }
 
     /// The next job to run; none when the runner drains.
@@ -221,20 +226,18 @@ impl Dispatcher {
         let job = Arc::clone(&delivery.job);
         let settled = self.parts.queue.settle(delivery, settlement);
         let dispatcher = Arc::clone(self);
-        self.settling.spawn_on(
-            async move {
-                if settled.await == Settled::Fenced {
-                    tracing::warn!(
-                        job.id = %job.id, job.type = %job.job_type, attempt = job.attempt,
-                        "the right to job `{}` was lost before it was settled: this attempt changes nothing", job.id
-                    );
-                }
-                if turn.is_some_and(|turn| dispatcher.backlog().settled(&turn)) {
-                    dispatcher.changed.notify_one();
-                }
-            },
-            &self.parts.guests,
-        );
+        let settling = async move {
+            if settled.await == Settled::Fenced {
+                tracing::warn!(
+                    job.id = %job.id, job.type = %job.job_type, attempt = job.attempt,
+                    "the right to job `{}` was lost before it was settled: this attempt changes nothing", job.id
+                );
+            }
+            if turn.is_some_and(|turn| dispatcher.backlog().settled(&turn)) {
+                dispatcher.changed.notify_one();
+            }
+        };
+        self.parts.guests.spawn(Box::pin(self.settling.track_future(settling)));
     }
 
     /// Finishes what runs, releases what waits.
@@ -249,15 +252,17 @@ impl Dispatcher {
             tracing::info!(jobs = running, "draining: {running} running jobs have {drain_timeout:?} to end");
         }
         tokio::select! {
+            biased;
             () = self.slots.wait() => {}
-            () = tokio::time::sleep(drain_timeout) => self.break_off("the drain timeout is over"),
             () = stop_at_once.cancelled() => self.break_off("told to stop at once"),
+            () = self.parts.clock.sleep(drain_timeout) => self.break_off("the drain timeout is over"),
         }
         self.slots.wait().await;
         self.settling.close();
         tokio::select! {
+            biased;
             () = self.settling.wait() => {}
-            () = given_up(stop_at_once, drain_timeout) => tracing::warn!(
+            () = given_up(&*self.parts.clock, stop_at_once, drain_timeout) => tracing::warn!(
                 settlements = self.settling.len(), "the queue takes no settlements: what they settle will run again"
             ),
         }
@@ -277,14 +282,25 @@ impl Dispatcher {
 
 /// Waits until a stopping runner has waited long enough for a sick queue: for the drain timeout, or, told to stop at once,
 /// for no longer than a well queue takes.
-pub async fn given_up(stop_at_once: &CancellationToken, drain_timeout: Duration) {
+pub async fn given_up(clock: &dyn Clock, stop_at_once: &CancellationToken, drain_timeout: Duration) {
     const AT_ONCE: Duration = Duration::from_secs(1);
     let told = async {
         stop_at_once.cancelled().await;
-        tokio::time::sleep(AT_ONCE).await;
+        clock.sleep(AT_ONCE).await;
     };
-    // The timeout is one of both ends, and no error.
-    tokio::time::timeout(drain_timeout.max(AT_ONCE), told).await.ok();
+    tokio::select! {
+        biased;
+        () = told => {}
+        () = clock.sleep(drain_timeout.max(AT_ONCE)) => {}
+    }
+}
+
+// === impl Spawn ===
+
+impl Spawn for Handle {
+    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        drop(Handle::spawn(self, task));
+    }
 }
 
 /// Starts another slot when it is dropped by a panic.
