@@ -25,6 +25,7 @@ mod claim;
 mod dead;
 mod enqueue;
 mod fault;
+mod folder;
 mod inbox;
 mod inspect;
 mod record;
@@ -77,7 +78,6 @@ struct Shared {
     path: PathBuf,
     /// What metadata and people call this queue: the file's name.
     name: String,
-    state_dir: PathBuf,
     keep: Keep,
     park_for: Duration,
     slot_count: u32,
@@ -123,26 +123,10 @@ impl SqliteQueue {
     /// Says why the file cannot be a queue: no such directory, a directory itself, not ours, damaged, of a newer version,
     /// not writable, locked.
     pub fn open(options: Options) -> Result<Arc<SqliteQueue>, QueueError> {
-        let name = options.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let connection = schema::open_writer(&options.path, options.busy)?;
-        schema::make_private_dir(&options.state_dir.join("runners"))?;
-        let bell = bell::Bell::open(&options.state_dir)?;
-        let shared = Arc::new(Shared {
-            path: options.path,
-            name,
-            state_dir: options.state_dir,
-            keep: options.keep,
-            park_for: options.park_for,
-            slot_count: options.slots,
-            clock: options.clock,
-            lease: options.lease,
-            heartbeat: options.heartbeat,
-            busy: options.busy,
-            inbox: Inbox::default(),
-            slots: Slots::default(),
-            runner: AtomicI64::new(0),
-        });
-        let writer = writer::Writer::new(Arc::clone(&shared), connection, bell);
+        let folder = folder::DiskFolder::open(&options.state_dir)?;
+        let shared = Arc::new(Shared::new(options));
+        let writer = writer::Writer::new(Arc::clone(&shared), connection, Box::new(folder));
         std::thread::Builder::new()
             .name("queue-writer".to_owned())
             .spawn(move || writer.run())
@@ -337,8 +321,22 @@ impl Drop for SqliteQueue {
 // === impl Shared ===
 
 impl Shared {
-    fn runners_dir(&self) -> PathBuf {
-        self.state_dir.join("runners")
+    fn new(options: Options) -> Shared {
+        let name = options.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Shared {
+            path: options.path,
+            name,
+            keep: options.keep,
+            park_for: options.park_for,
+            slot_count: options.slots,
+            clock: options.clock,
+            lease: options.lease,
+            heartbeat: options.heartbeat,
+            busy: options.busy,
+            inbox: Inbox::default(),
+            slots: Slots::default(),
+            runner: AtomicI64::new(0),
+        }
     }
 
     fn set_runner(&self, runner: Option<i64>) {

@@ -207,7 +207,7 @@ fn use_wal(connection: &Connection, busy: Duration) -> rusqlite::Result<()> {
 }
 
 /// Makes the tables in one transaction, unless another process just did.
-fn make_tables(connection: &mut Connection, path: &Path) -> Result<(), QueueError> {
+pub(super) fn make_tables(connection: &mut Connection, path: &Path) -> Result<(), QueueError> {
     let failed = |e| fault::opening(path, e);
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
     let version: i32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;

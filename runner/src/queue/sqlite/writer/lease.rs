@@ -1,7 +1,7 @@
 //! The writer as a runner: its registration, its lease, its peers, and what it gives up at its end.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tracing::{debug, warn};
@@ -30,10 +30,10 @@ impl Writer {
                 self.registration = Some(registration);
                 self.served = None;
                 self.dry.clear();
-                self.next_upkeep = Some(Instant::now() + self.shared.heartbeat);
-                self.bell.watch(Arc::downgrade(&self.shared));
+                self.next_upkeep = Some(self.shared.clock.instant() + self.shared.heartbeat);
+                self.folder.watch_bell(Arc::downgrade(&self.shared));
                 self.look_for_peers(false);
-                self.bell.ring();
+                self.folder.ring();
             }
             Err(error) if error.transient => self.sicken(&error),
             Err(error) => self.refuse(error),
@@ -45,10 +45,11 @@ impl Writer {
         let now = self.shared.clock.now();
         let transaction =
             Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate).map_err(sqlite)?;
-        let registration = Registration::enter(&transaction, &self.shared, now).map_err(|e| match e {
+        let entered = Registration::enter(&transaction, &self.shared, &mut *self.folder, now);
+        let registration = entered.map_err(|e| match e {
             EnterError::Sqlite(e) => sqlite(e),
             EnterError::Io(e) => QueueError {
-                message: format!("cannot write to the state folder `{}`: {e}", self.shared.state_dir.display()),
+                message: format!("cannot write to the state folder `{}`: {e}", self.folder.path().display()),
                 hint: Some("`state_dir` names the folder; it must be writable, on a disk with space".to_owned()),
                 transient: e.kind() == std::io::ErrorKind::StorageFull,
             },
@@ -62,7 +63,7 @@ impl Writer {
     pub(super) fn lose_lease(&mut self) {
         warn!("this runner stood still for longer than its lease: others took its jobs, and it registers anew");
         if let Some(registration) = self.registration.take() {
-            registration.leave();
+            registration.leave(&mut *self.folder);
         }
         self.shared.set_runner(None);
         self.shared.inbox.lock().claimed.clear();
@@ -72,7 +73,7 @@ impl Writer {
 
     pub(super) fn look_for_peers(&mut self, heartbeat: bool) {
         let Some(registration) = &self.registration else { return };
-        match self.peers.look(&self.connection, registration.id, &self.shared, heartbeat) {
+        match self.peers.look(&self.connection, registration.id, &self.shared, &mut *self.folder, heartbeat) {
             Ok(stuck) => {
                 for peer in stuck {
                     self.bury_peer(peer, End::Stuck);
@@ -85,11 +86,10 @@ impl Writer {
     /// Takes over the jobs of a runner that is no more.
     pub(super) fn bury_peer(&mut self, peer: i64, end: End) {
         let now = self.shared.clock.now();
-        let dir = self.shared.runners_dir();
         let mut tally = Tally::default();
         let taken = sync(&self.connection, &mut self.syncs, true).and_then(|()| {
             let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
-            let taken = runners::take_over(&transaction, &dir, peer, end, now, &mut tally)?;
+            let taken = runners::take_over(&transaction, &*self.folder, peer, end, now, &mut tally)?;
             transaction.commit()?;
             Ok(taken)
         });
@@ -102,7 +102,7 @@ impl Writer {
                     self.again = true;
                 }
                 if end == End::Died {
-                    runners::remove_files(&dir, peer);
+                    self.folder.remove_files(peer);
                 }
             }
             Err(e) => {
@@ -126,7 +126,7 @@ impl Writer {
             Some(more) => {
                 self.well();
                 let pause = if more { Duration::ZERO } else { self.shared.heartbeat };
-                self.next_upkeep = Some(Instant::now() + pause);
+                self.next_upkeep = Some(self.shared.clock.instant() + pause);
                 self.upkeep_goes_on = more;
                 self.look_for_peers(regular);
             }
@@ -165,9 +165,9 @@ impl Writer {
         let Some(registration) = self.registration.take() else { return };
         match self.give_up(registration.id) {
             Ok(waiting) => {
-                registration.leave();
+                registration.leave(&mut *self.folder);
                 if waiting && !self.peers.is_empty() {
-                    self.bell.ring();
+                    self.folder.ring();
                 }
             }
             // The lock goes with the process: the next runner takes over as after a death.
