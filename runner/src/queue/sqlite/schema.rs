@@ -4,6 +4,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::fault;
@@ -94,7 +95,7 @@ pub(super) fn open_writer(path: &Path, busy: Duration) -> Result<Connection, Que
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     set_patience(&mut connection, busy).map_err(failed)?;
-    connection.set_prepared_statement_cache_capacity(64);
+    prepare_once(&connection).map_err(failed)?;
     check_version(&connection, path)?;
     // SQLite falls back to reading where it may not write. Such a connection stays so, whatever becomes of the file, and
     // would have a runner wait for ever.
@@ -153,6 +154,14 @@ fn make_file(path: &Path) -> Result<(), QueueError> {
         Err(e) => Err(QueueError::lasting(format!("cannot make the queue `{}`: {e}", path.display()))
             .with_hint("the directory must be writable, since SQLite keeps two more files beside this one")),
     }
+}
+
+/// Has statements prepared once. SQLite would prepare one with `limit ?` again whenever it is bound, for a better plan,
+/// which takes longer than most of them run.
+pub(super) fn prepare_once(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
 }
 
 /// Has a busy file asked again for as long as `busy`.
@@ -217,4 +226,23 @@ pub(super) fn make_tables(connection: &mut Connection, path: &Path) -> Result<()
         transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
     }
     transaction.commit().map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    #[test]
+    fn statement_with_a_limit_is_prepared_once() {
+        let connection = Connection::open_in_memory().unwrap();
+        prepare_once(&connection).unwrap();
+        connection.execute_batch(TABLES).unwrap();
+        let mut statement = connection.prepare("select record from job where record > ?1 limit ?2").unwrap();
+        for limit in 1..4 {
+            assert!(statement.query((0, limit)).unwrap().next().unwrap().is_none());
+        }
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+    }
 }
