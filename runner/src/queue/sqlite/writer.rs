@@ -215,7 +215,7 @@ impl Writer {
             return Some(self.shared.clock.instant());
         }
         let registered = self.registration.is_some();
-        let due = self.dry.next_due().filter(|_| self.waited_for.is_some());
+        let due = self.waited_for.as_ref().and_then(|demand| self.dry.next_due(demand));
         let due = due.map(|at| self.shared.clock.instant() + at.since(self.shared.clock.now()));
         let recheck = (registered || self.waited_for.is_some()).then_some(self.next_recheck);
         [self.next_upkeep, recheck, due].into_iter().flatten().min()
