@@ -314,8 +314,11 @@ impl Replace {
 
 impl Drop for Replace {
     fn drop(&mut self) {
-        tracing::error!("a slot panicked: its job is released and another slot takes its place");
-        self.0.spawn_slot();
+        // A runtime that ends drops its tasks too, and would drop the new one at once.
+        if std::thread::panicking() {
+            tracing::error!("a slot panicked: its job is released and another slot takes its place");
+            self.0.spawn_slot();
+        }
     }
 }
 
