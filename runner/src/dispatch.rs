@@ -337,9 +337,13 @@ impl Over<'_> {
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
-        let mut backlog = self.dispatcher.backlog();
-        backlog.ran(self.turn, None);
-        backlog.settled(self.turn);
+        {
+            let mut backlog = self.dispatcher.backlog();
+            backlog.ran(self.turn, None);
+            backlog.settled(self.turn);
+        }
+        // No settlement will say that there is room again.
+        self.dispatcher.changed.notify_one();
     }
 }
 
