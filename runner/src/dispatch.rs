@@ -83,6 +83,8 @@ impl Dispatcher {
 
     /// Says that the registry was swapped: what is served has changed.
     pub fn registry_changed(&self) {
+        self.backlog().sort_anew(&self.parts.registry.load());
+        self.ready.notify_one();
         self.changed.notify_one();
     }
 
@@ -109,25 +111,23 @@ impl Dispatcher {
 
     async fn receive(self: &Arc<Dispatcher>, drain: &CancellationToken, until_empty: bool) -> Result<(), QueueError> {
         loop {
-            let (registry, demand) = {
-                let registry = self.parts.registry.load_full();
-                let demand = self.backlog().demand(&registry);
-                (registry, demand)
-            };
+            let demand = self.backlog().demand(&self.parts.registry.load());
             tokio::select! {
                 biased;
                 () = drain.cancelled() => return Ok(()),
-                deliveries = self.parts.queue.receive(&demand) => self.take_in(deliveries?, &registry),
+                deliveries = self.parts.queue.receive(&demand) => self.take_in(deliveries?),
                 () = self.changed.notified() => {}
                 empty = self.emptied(&demand), if until_empty => return empty,
             }
         }
     }
 
-    fn take_in(self: &Arc<Dispatcher>, deliveries: Vec<Delivery>, registry: &Registry) {
+    fn take_in(self: &Arc<Dispatcher>, deliveries: Vec<Delivery>) {
         let mut unserved = Vec::new();
         {
             let mut backlog = self.backlog();
+            // Read under the lock: whoever swaps it sorts anew what is taken in here.
+            let registry = self.parts.registry.load();
             for delivery in deliveries {
                 match registry.get(&delivery.job.job_type) {
                     Some(handler) => backlog.push(delivery, &handler.name, handler.concurrency),
