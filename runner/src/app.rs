@@ -99,7 +99,7 @@ async fn work(
         slots: config.slots,
         clock: Arc::new(SystemClock),
         jitter: Box::new(random_jitter),
-        guests: guests.clone(),
+        guests: Box::new(guests.clone()),
     });
 
     let to_dispatcher = Arc::clone(&dispatcher);
@@ -118,7 +118,7 @@ async fn work(
     let listed = if until_empty && ended.is_ok() { list_what_waits(queue.as_ref()).await } else { Ok(()) };
     tokio::select! {
         () = queue.close() => {}
-        () = given_up(&signals.stop, config.drain_timeout) => tracing::warn!(
+        () = given_up(&SystemClock, &signals.stop, config.drain_timeout) => tracing::warn!(
             "the queue does not close: the next runner takes over what this one holds"
         ),
     }

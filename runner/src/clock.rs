@@ -1,9 +1,11 @@
 //! Time, as it is passed in.
 //!
-//! Whatever decides by the time of day takes a [`Clock`] or a [`UnixMs`], so that a test or a simulation can drive it.
+//! Whatever decides by the time, or waits in the queue's or the dispatcher's logic, takes a [`Clock`] or a [`UnixMs`], so
+//! that a test or a simulation can drive it.
 
 use std::fmt::Debug;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::pin::Pin;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,10 +14,20 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct UnixMs(pub i64);
 
-/// Tells the time of day.
+/// Tells the time, and waits.
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// Now, by this clock. It may jump, as the system's does.
+    /// The time of day. It may jump, as the system's does.
     fn now(&self) -> UnixMs;
+
+    /// The time that never jumps.
+    fn instant(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Waits, by the time that never jumps. Runs out on the runtime that it is called on.
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(tokio::time::sleep(duration))
+    }
 }
 
 /// The system's clock.

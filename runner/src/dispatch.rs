@@ -6,6 +6,7 @@
 //!       └──── queue.settle(delivery, disposition) ←── retry::decide(…) ───────┘
 //! ```
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -47,7 +48,13 @@ pub struct Parts {
     /// Spreads backoffs.
     pub jitter: Jitter,
     /// Where guests run: a runtime of their own, so that they stall nothing else.
-    pub guests: Handle,
+    pub guests: Box<dyn Spawn>,
+}
+
+/// What slots and settlements run on: a runtime; in a simulation, what stands for one.
+pub trait Spawn: Send + Sync {
+    /// Starts a task. A panic ends it, and nothing else.
+    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>);
 }
 
 /// Takes jobs from the queue, runs them, and settles them.
@@ -85,6 +92,8 @@ impl Dispatcher {
 
     /// Says that the registry was swapped: what is served has changed.
     pub fn registry_changed(&self) {
+        self.backlog().sort_anew(&self.parts.registry.load());
+        self.ready.notify_one();
         self.changed.notify_one();
     }
 
@@ -116,25 +125,23 @@ impl Dispatcher {
 
     async fn receive(self: &Arc<Dispatcher>, drain: &CancellationToken, until_empty: bool) -> Result<(), QueueError> {
         loop {
-            let (registry, demand) = {
-                let registry = self.parts.registry.load_full();
-                let demand = self.backlog().demand(&registry);
-                (registry, demand)
-            };
+            let demand = self.backlog().demand(&self.parts.registry.load());
             tokio::select! {
                 biased;
                 () = drain.cancelled() => return Ok(()),
-                deliveries = self.parts.queue.receive(&demand) => self.take_in(deliveries?, &registry),
+                deliveries = self.parts.queue.receive(&demand) => self.take_in(deliveries?),
                 () = self.changed.notified() => {}
                 empty = self.emptied(&demand), if until_empty => return empty,
             }
         }
     }
 
-    fn take_in(self: &Arc<Dispatcher>, deliveries: Vec<Delivery>, registry: &Registry) {
+    fn take_in(self: &Arc<Dispatcher>, deliveries: Vec<Delivery>) {
         let mut unserved = Vec::new();
         {
             let mut backlog = self.backlog();
+            // Read under the lock: whoever swaps it sorts anew what is taken in here.
+            let registry = self.parts.registry.load();
             for delivery in deliveries {
                 match registry.get(&delivery.job.job_type).filter(|handler| !handler.is_paused()) {
                     Some(handler) => backlog.push(delivery, &handler.name, handler.concurrency),
@@ -157,7 +164,7 @@ impl Dispatcher {
             if all_here && self.backlog().in_flight() == 0 && !self.parts.queue.has_work(demand).await? {
                 return Ok(());
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            self.parts.clock.sleep(LOOK_AGAIN).await;
         }
     }
 
@@ -166,15 +173,13 @@ impl Dispatcher {
     fn spawn_slot(self: &Arc<Dispatcher>) {
         let dispatcher = Arc::clone(self);
         let replace = Replace(Arc::clone(self));
-        self.slots.spawn_on(
-            async move {
-                while let Some((delivery, turn)) = dispatcher.next().await {
-                    dispatcher.work(delivery, turn).await;
-                }
-                replace.never();
-            },
-            &self.parts.guests,
-        );
+        let slot = async move {
+            while let Some((delivery, turn)) = dispatcher.next().await {
+                dispatcher.work(delivery, turn).await;
+            }
+            replace.never();
+        };
+        self.parts.guests.spawn(Box::pin(self.slots.track_future(slot)));
     }
 
     /// The next job to run; none when the runner drains.
@@ -276,15 +281,17 @@ impl Dispatcher {
             tracing::info!(jobs = running, "draining: {running} running jobs have {drain_timeout:?} to end");
         }
         tokio::select! {
+            biased;
             () = self.slots.wait() => {}
-            () = tokio::time::sleep(drain_timeout) => self.break_off("the drain timeout is over"),
             () = stop_at_once.cancelled() => self.break_off("told to stop at once"),
+            () = self.parts.clock.sleep(drain_timeout) => self.break_off("the drain timeout is over"),
         }
         self.slots.wait().await;
         self.settling.close();
         tokio::select! {
+            biased;
             () = self.settling.wait() => {}
-            () = given_up(stop_at_once, drain_timeout) => tracing::warn!(
+            () = given_up(&*self.parts.clock, stop_at_once, drain_timeout) => tracing::warn!(
                 settlements = self.settling.len(), "the queue takes no settlements: what they settle will run again"
             ),
         }
@@ -304,14 +311,25 @@ impl Dispatcher {
 
 /// Waits until a stopping runner has waited long enough for a sick queue: for the drain timeout, or, told to stop at once,
 /// for no longer than a well queue takes.
-pub async fn given_up(stop_at_once: &CancellationToken, drain_timeout: Duration) {
+pub async fn given_up(clock: &dyn Clock, stop_at_once: &CancellationToken, drain_timeout: Duration) {
     const AT_ONCE: Duration = Duration::from_secs(1);
     let told = async {
         stop_at_once.cancelled().await;
-        tokio::time::sleep(AT_ONCE).await;
+        clock.sleep(AT_ONCE).await;
     };
-    // The timeout is one of both ends, and no error.
-    tokio::time::timeout(drain_timeout.max(AT_ONCE), told).await.ok();
+    tokio::select! {
+        biased;
+        () = told => {}
+        () = clock.sleep(drain_timeout.max(AT_ONCE)) => {}
+    }
+}
+
+// === impl Spawn ===
+
+impl Spawn for Handle {
+    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        drop(Handle::spawn(self, task));
+    }
 }
 
 /// Starts another slot when it is dropped by a panic.
@@ -325,8 +343,11 @@ impl Replace {
 
 impl Drop for Replace {
     fn drop(&mut self) {
-        tracing::error!("a slot panicked: its job is released and another slot takes its place");
-        self.0.spawn_slot();
+        // A runtime that ends drops its tasks too, and would drop the new one at once.
+        if std::thread::panicking() {
+            tracing::error!("a slot panicked: its job is released and another slot takes its place");
+            self.0.spawn_slot();
+        }
     }
 }
 
@@ -345,9 +366,13 @@ impl Over<'_> {
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
-        let mut backlog = self.dispatcher.backlog();
-        backlog.ran(self.turn, None);
-        backlog.settled(self.turn);
+        {
+            let mut backlog = self.dispatcher.backlog();
+            backlog.ran(self.turn, None);
+            backlog.settled(self.turn);
+        }
+        // No settlement will say that there is room again.
+        self.dispatcher.changed.notify_one();
     }
 }
 

@@ -76,6 +76,33 @@ impl Backlog {
         lane.waiting.push_back(delivery);
     }
 
+    /// Another registry is served: what waits goes to the lane of the handler that will run it, which may run as many at a
+    /// time as it says now. What nobody serves any more stays, to be parked when its turn comes.
+    pub(crate) fn sort_anew(&mut self, registry: &Registry) {
+        let mut moved = Vec::new();
+        for (name, lane) in &mut self.lanes {
+            for delivery in std::mem::take(&mut lane.waiting) {
+                match registry.get(&delivery.job.job_type) {
+                    Some(handler) if handler.name != *name => {
+                        lane.in_flight -= 1;
+                        moved.push((delivery, Arc::clone(handler)));
+                    }
+                    Some(handler) => {
+                        lane.concurrency = handler.concurrency;
+                        lane.waiting.push_back(delivery);
+                    }
+                    None => lane.waiting.push_back(delivery),
+                }
+            }
+        }
+        for (delivery, handler) in moved {
+            let lane = self.lanes.entry(Arc::clone(&handler.name)).or_insert_with(Lane::new);
+            lane.concurrency = handler.concurrency;
+            lane.in_flight += 1;
+            lane.waiting.push_back(delivery);
+        }
+    }
+
     /// The next delivery to run, if one may.
     pub(crate) fn next(&mut self) -> Option<(Delivery, Turn)> {
         if self.closed || self.waiting == 0 || self.running_alone {

@@ -6,13 +6,14 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use self::inbox::{Enqueue, How, Inbox, Order, Settle, Told};
+use self::right::Right;
 use self::slots::Slots;
 use super::{
     Answer, Delivery, Demand, Enqueued, Filter, Keep, Listed, NewJob, OnSettled, Queue, QueueError, Receipt, Release,
@@ -26,10 +27,12 @@ mod claim;
 mod dead;
 mod enqueue;
 mod fault;
+mod folder;
 mod inbox;
 mod inspect;
 pub(crate) mod progress;
 mod record;
+mod right;
 mod runners;
 mod schema;
 mod settle;
@@ -79,7 +82,6 @@ struct Shared {
     path: PathBuf,
     /// What metadata and people call this queue: the file's name.
     name: String,
-    state_dir: PathBuf,
     keep: Keep,
     park_for: Duration,
     slot_count: u32,
@@ -91,16 +93,7 @@ struct Shared {
     slots: Slots,
     /// This runner's number; 0 while it is none.
     runner: AtomicI64,
-    right: Mutex<Right>,
-}
-
-/// What this runner may start: what it claimed since it registered, for as long as its lease holds. A runner that stood still
-/// for longer knows it by this at once, before its writer has looked.
-#[derive(Debug, Default)]
-struct Right {
-    until: Option<Instant>,
-    /// The last fencing number from before it registered.
-    after_fence: i64,
+    right: Right,
 }
 
 /// Takes the demand back when nobody waits any more, so that nothing is claimed for nobody.
@@ -135,27 +128,10 @@ impl SqliteQueue {
     /// Says why the file cannot be a queue: no such directory, a directory itself, not ours, damaged, of a newer version,
     /// not writable, locked.
     pub fn open(options: Options) -> Result<Arc<SqliteQueue>, QueueError> {
-        let name = options.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let connection = schema::open_writer(&options.path, options.busy)?;
-        schema::make_private_dir(&options.state_dir.join("runners"))?;
-        let bell = bell::Bell::open(&options.state_dir)?;
-        let shared = Arc::new(Shared {
-            path: options.path,
-            name,
-            state_dir: options.state_dir,
-            keep: options.keep,
-            park_for: options.park_for,
-            slot_count: options.slots,
-            clock: options.clock,
-            lease: options.lease,
-            heartbeat: options.heartbeat,
-            busy: options.busy,
-            inbox: Inbox::default(),
-            slots: Slots::default(),
-            runner: AtomicI64::new(0),
-            right: Mutex::default(),
-        });
-        let writer = writer::Writer::new(Arc::clone(&shared), connection, bell);
+        let folder = folder::DiskFolder::open(&options.state_dir)?;
+        let shared = Arc::new(Shared::new(options));
+        let writer = writer::Writer::new(Arc::clone(&shared), connection, Box::new(folder));
         std::thread::Builder::new()
             .name("queue-writer".to_owned())
             .spawn(move || writer.run())
@@ -349,16 +325,27 @@ impl Drop for SqliteQueue {
 // === impl Shared ===
 
 impl Shared {
-    fn runners_dir(&self) -> PathBuf {
-        self.state_dir.join("runners")
+    fn new(options: Options) -> Shared {
+        let name = options.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Shared {
+            path: options.path,
+            name,
+            keep: options.keep,
+            park_for: options.park_for,
+            slot_count: options.slots,
+            right: Right::new(options.clock.instant()),
+            clock: options.clock,
+            lease: options.lease,
+            heartbeat: options.heartbeat,
+            busy: options.busy,
+            inbox: Inbox::default(),
+            slots: Slots::default(),
+            runner: AtomicI64::new(0),
+        }
     }
 
     fn set_runner(&self, runner: Option<i64>) {
         self.runner.store(runner.unwrap_or(0), Ordering::Release);
-    }
-
-    fn right(&self) -> MutexGuard<'_, Right> {
-        self.right.lock().expect("nobody panics while holding the right")
     }
 }
 
@@ -369,8 +356,7 @@ impl Release for Shared {
     }
 
     fn holds(&self, receipt: Receipt) -> bool {
-        let right = self.right();
-        receipt.fence > right.after_fence && right.until.is_some_and(|until| Instant::now() < until)
+        self.right.holds(receipt, self.clock.instant())
     }
 
     fn executing(&self, receipt: Receipt, alone: bool) -> u32 {

@@ -219,9 +219,12 @@ impl Dry {
         }
     }
 
-    /// When the next job of a dry type is due.
-    pub(super) fn next_due(&self) -> Option<UnixMs> {
-        self.types.values().chain(&self.others).fold(None, |due, of_type| sooner(due, *of_type))
+    /// When the next job of a dry type is due that `demand` has room for: for another, nothing could be done.
+    pub(super) fn next_due(&self, demand: &Demand) -> Option<UnixMs> {
+        let wanted = demand.types.iter().filter(|(_, room)| *room > 0);
+        let others = self.others.filter(|_| demand.others.is_some_and(|room| room > 0));
+        let types = wanted.filter_map(|(job_type, _)| self.types.get(job_type));
+        types.chain(&others).fold(None, |due, of_type| sooner(due, *of_type))
     }
 
     /// Whether `demand` has room for a type that may have jobs.

@@ -251,7 +251,7 @@ impl Inbox {
 // === impl State ===
 
 impl State {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.settles.is_empty() && self.is_only_settles()
     }
 
@@ -265,7 +265,8 @@ impl State {
         self.settles.is_empty() && self.enqueues.is_empty()
     }
 
-    fn take(&mut self) -> Work {
+    /// Takes out what there is to do.
+    pub(super) fn take(&mut self) -> Work {
         let mut jobs = 0;
         let enqueues = self.enqueues.iter().take_while(|enqueue| {
             jobs += enqueue.jobs.len();

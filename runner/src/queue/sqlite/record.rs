@@ -22,7 +22,9 @@ pub(super) struct Records {
 
 impl Records {
     /// The record after `highest`, the highest in the file, at `now`. Whoever asks holds the file's write lock, so no other
-    /// process can take the same. None is given out twice, deleted rows' neither: an id would come twice.
+    /// process can take the same. None is given out twice, deleted rows' neither: an id would come twice. Only
+    /// another process may give a deleted row's out again within a millisecond, or when the clock was set back: its ids
+    /// have another random part, and its claims another fence.
     pub(super) fn after(&mut self, highest: i64, now: UnixMs) -> i64 {
         self.last = (now.0.clamp(1, (1 << 48) - 1) << COUNTER_BITS).max(highest.max(self.last).saturating_add(1));
         self.last

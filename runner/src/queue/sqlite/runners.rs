@@ -4,19 +4,17 @@
 //! that they learn of a death at once. A runner that lives and does nothing (stopped, or its machine is stuck) is told by
 //! its lease, which it no longer renews.
 
-use std::collections::{HashMap, HashSet};
-use std::fs::{File, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::Shared;
+use super::folder::{Folder, Lock};
 use super::settle::end_identity;
-use super::slots::{self, Slot};
+use super::slots::{self, SLOT_BYTES, Slot};
 use super::tally::Tally;
 use crate::clock::UnixMs;
 use crate::outcome::{Failure, Kind};
@@ -25,15 +23,11 @@ use crate::outcome::{Failure, Kind};
 /// rather than timed: where the file was locked for all of us, nobody is dead.
 const HEARTBEATS_IN_A_LEASE_MIN: u32 = 2;
 
-/// A thread that waits for a lock needs next to no stack.
-const WATCH_STACK_BYTES: usize = 128 << 10;
-
 /// This runner's entry, for as long as it is one.
 #[derive(Debug)]
 pub(super) struct Registration {
     pub(super) id: i64,
-    lock: File,
-    dir: PathBuf,
+    lock: Box<dyn Lock>,
 }
 
 /// The other runners, as they were last seen.
@@ -72,25 +66,23 @@ pub(super) enum End {
 impl Registration {
     /// Takes a number, its lock and its slot file, and enters it, all in the transaction that `connection` is in: no peer
     /// sees the entry before the lock is held.
-    pub(super) fn enter(connection: &Connection, shared: &Shared, now: UnixMs) -> Result<Registration, EnterError> {
-        let dir = shared.runners_dir();
+    pub(super) fn enter(
+        connection: &Connection,
+        shared: &Shared,
+        folder: &mut dyn Folder,
+        now: UnixMs,
+    ) -> Result<Registration, EnterError> {
         loop {
             let id: i64 = connection
                 .prepare_cached("update counter set runner = runner + 1 returning runner")?
                 .query_row([], |row| row.get(0))?;
-            let path = lock_path(&dir, id);
-            let lock = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-            match lock.try_lock() {
-                Ok(()) => {}
-                // The folder served another file before, whose runner still lives.
-                Err(TryLockError::WouldBlock) => continue,
-                Err(TryLockError::Error(e)) => return Err(EnterError::Io(e)),
-            }
-            shared.slots.open(&slots_path(&dir, id), shared.slot_count)?;
+            // Where another process holds it, the folder served another file before, whose runner still lives.
+            let Some(lock) = folder.lock(id)? else { continue };
+            shared.slots.write_to(folder.make_slot_file(id, SLOT_BYTES * shared.slot_count as usize)?);
             connection
                 .prepare_cached("insert into runner(id, others, lease_until_ms) values(?1, 0, ?2)")?
                 .execute(params![id, now.plus(shared.lease).0])?;
-            return Ok(Registration { id, lock, dir });
+            return Ok(Registration { id, lock });
         }
     }
 
@@ -108,8 +100,8 @@ impl Registration {
     }
 
     /// Removes the files, when the entry is no more.
-    pub(super) fn leave(self) {
-        remove_files(&self.dir, self.id);
+    pub(super) fn leave(self, folder: &mut dyn Folder) {
+        folder.remove_files(self.id);
         drop(self.lock);
     }
 }
@@ -168,17 +160,18 @@ impl Peers {
         connection: &Connection,
         own: i64,
         shared: &Arc<Shared>,
+        folder: &mut dyn Folder,
         heartbeat: bool,
     ) -> rusqlite::Result<Vec<i64>> {
         let mut statement = connection.prepare_cached("select id, lease_until_ms from runner where id <> ?1")?;
         let rows = statement.query_map([own], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let rows = rows.collect::<rusqlite::Result<HashMap<i64, i64>>>()?;
+        let rows = rows.collect::<rusqlite::Result<BTreeMap<i64, i64>>>()?;
         self.known.retain(|id, _| rows.contains_key(id));
         let allowed = u32::try_from(shared.lease.as_millis() / shared.heartbeat.as_millis().max(1)).unwrap_or(u32::MAX);
         let mut stuck = Vec::new();
         for (id, lease_until_ms) in rows {
             let peer = self.known.entry(id).or_insert_with(|| {
-                watch_lock(lock_path(&shared.runners_dir(), id), id, Arc::downgrade(shared));
+                folder.watch_lock(id, Arc::downgrade(shared));
                 Peer { lease_until_ms, missed: 0 }
             });
             if peer.lease_until_ms != lease_until_ms {
@@ -197,7 +190,7 @@ impl Peers {
 /// Takes the jobs of a runner that is no more; none where a peer was faster. Those it had only claimed are just put back.
 pub(super) fn take_over(
     connection: &Connection,
-    dir: &Path,
+    folder: &dyn Folder,
     id: i64,
     end: End,
     now: UnixMs,
@@ -207,12 +200,12 @@ pub(super) fn take_over(
         return Ok(None);
     }
     connection.execute("delete from served where runner = ?1", [id])?;
-    let slots = slots::read(&slots_path(dir, id)).unwrap_or_else(|e| {
+    let slots = folder.read_slot_file(id).unwrap_or_else(|e| {
         warn!(runner = id, error = %e, "cannot read what a dead runner executed: its jobs count as not started");
         Vec::new()
     });
     let mut jobs = 0;
-    for slot in slots {
+    for slot in slots::read(&slots) {
         jobs += usize::from(interrupt(connection, id, slot, end, now)?);
     }
     jobs += put_back(connection, id, tally)?;
@@ -298,61 +291,14 @@ pub(super) fn count_start(
         .execute(params![slot.receipt.record, slot.receipt.fence, runner, died, now.0])
 }
 
-/// Removes what a dead runner left in the folder.
-pub(super) fn remove_files(dir: &Path, id: i64) {
-    for path in [slots_path(dir, id), lock_path(dir, id)] {
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                debug!(path = %path.display(), error = %e, "cannot remove a runner's file");
-            }
-            Ok(()) | Err(_) => {}
-        }
-    }
-}
-
 /// Removes the files of runners that are in no list and whose process is gone: whoever took over from them was killed before it
 /// had removed them. To be called in a transaction that writes, as [`Registration::enter`] is, which makes such files.
-pub(super) fn sweep_files(connection: &Connection, dir: &Path) -> rusqlite::Result<()> {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    for path in entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "lock")) {
-        let Some(id) = path.file_stem().and_then(|stem| stem.to_str()?.parse::<i64>().ok()) else { continue };
-        let listed = connection.prepare_cached("select 1 from runner where id = ?1")?.exists([id])?;
-        // One that lost its lease holds its lock still, and removes its files itself.
-        if !listed && File::open(&path).is_ok_and(|lock| lock.try_lock().is_ok()) {
-            remove_files(dir, id);
+pub(super) fn sweep_files(connection: &Connection, folder: &mut dyn Folder) -> rusqlite::Result<()> {
+    // One that lost its lease holds its lock still, and removes its files itself.
+    for id in folder.released() {
+        if !connection.prepare_cached("select 1 from runner where id = ?1")?.exists([id])? {
+            folder.remove_files(id);
         }
     }
     Ok(())
-}
-
-/// Waits in a thread until a peer's lock is released. Where there is no such file (the peer has another state folder), its
-/// lease must tell.
-fn watch_lock(path: PathBuf, id: i64, shared: Weak<Shared>) {
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(e) => {
-            debug!(runner = id, error = %e, "cannot watch the lock of another runner");
-            return;
-        }
-    };
-    let wait = move || match file.lock_shared() {
-        Ok(()) => {
-            if let Some(shared) = shared.upgrade() {
-                shared.inbox.peer_gone(id);
-            }
-        }
-        Err(e) => debug!(runner = id, error = %e, "cannot wait for the lock of another runner"),
-    };
-    let thread = std::thread::Builder::new().name(format!("peer-{id}")).stack_size(WATCH_STACK_BYTES).spawn(wait);
-    if let Err(e) = thread {
-        warn!(runner = id, error = %e, "cannot wait for the lock of another runner: only its lease will tell its death");
-    }
-}
-
-fn lock_path(dir: &Path, id: i64) -> PathBuf {
-    dir.join(format!("{id}.lock"))
-}
-
-fn slots_path(dir: &Path, id: i64) -> PathBuf {
-    dir.join(format!("{id}.slots"))
 }

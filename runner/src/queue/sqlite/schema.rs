@@ -104,9 +104,7 @@ pub(super) fn open_writer(path: &Path, busy: Duration) -> Result<Connection, Que
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     set_patience(&mut connection, busy).map_err(failed)?;
-    // Else a statement is prepared again whenever its `limit` is another, which is at each claim.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed)?;
-    connection.set_prepared_statement_cache_capacity(64);
+    prepare_once(&connection).map_err(failed)?;
     let version = check_version(&connection, path)?;
     // SQLite falls back to reading where it may not write. Such a connection stays so, whatever becomes of the file, and
     // would have a runner wait for ever.
@@ -170,6 +168,14 @@ fn make_file(path: &Path) -> Result<(), QueueError> {
     }
 }
 
+/// Has statements prepared once. SQLite would prepare one with `limit ?` again whenever it is bound, for a better plan,
+/// which takes longer than most of them run.
+pub(super) fn prepare_once(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
+}
+
 /// Has a busy file asked again for as long as `busy`.
 fn set_patience(connection: &mut Connection, busy: Duration) -> rusqlite::Result<()> {
     let mut begun = Instant::now();
@@ -223,7 +229,7 @@ fn use_wal(connection: &Connection, busy: Duration) -> rusqlite::Result<()> {
 }
 
 /// Makes the tables, or brings them up, in one transaction, unless another process just did.
-fn make_tables(connection: &mut Connection, path: &Path) -> Result<(), QueueError> {
+pub(super) fn make_tables(connection: &mut Connection, path: &Path) -> Result<(), QueueError> {
     let failed = |e| fault::opening(path, e);
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
     let version: i32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
@@ -233,4 +239,23 @@ fn make_tables(connection: &mut Connection, path: &Path) -> Result<(), QueueErro
         transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
     }
     transaction.commit().map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    #[test]
+    fn statement_with_a_limit_is_prepared_once() {
+        let connection = Connection::open_in_memory().unwrap();
+        prepare_once(&connection).unwrap();
+        connection.execute_batch(TABLES).unwrap();
+        let mut statement = connection.prepare("select record from job where record > ?1 limit ?2").unwrap();
+        for limit in 1..4 {
+            assert!(statement.query((0, limit)).unwrap().next().unwrap().is_none());
+        }
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+    }
 }

@@ -4,23 +4,17 @@
 //! job's row still has the same fencing number, so a slot need not be cleared when its job is settled.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use arc_swap::ArcSwapOption;
 use tracing::warn;
 
+use super::folder::SlotFile;
 use crate::queue::Receipt;
 
 /// Record, fence, and how it runs; eight bytes each, little-endian.
-const SLOT_BYTES: usize = 24;
-
-/// More slots than this are not read from a file: no runner has as many.
-const SLOTS_MAX: u64 = 1 << 20;
+pub(super) const SLOT_BYTES: usize = 24;
 
 const TOGETHER: u64 = 1;
 const ALONE: u64 = 2;
@@ -31,7 +25,7 @@ const ALONE_ENDED: u64 = 3;
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     memory: Mutex<Memory>,
-    file: ArcSwapOption<File>,
+    file: ArcSwapOption<Box<dyn SlotFile>>,
     warned: AtomicBool,
 }
 
@@ -64,12 +58,9 @@ struct Entry {
 // === impl Slots ===
 
 impl Slots {
-    /// Writes to a new file from now on, with room for `slots` to begin with, so that a full disk is noticed here.
-    pub(super) fn open(&self, path: &Path, slots: u32) -> std::io::Result<()> {
-        let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        file.write_all_at(&vec![0; SLOT_BYTES * slots as usize], 0)?;
+    /// Writes to a new file from now on.
+    pub(super) fn write_to(&self, file: Box<dyn SlotFile>) {
         self.file.store(Some(Arc::new(file)));
-        Ok(())
     }
 
     pub(super) fn executing(&self, receipt: Receipt, alone: bool) -> u32 {
@@ -142,7 +133,7 @@ impl Slots {
         bytes[..8].copy_from_slice(&receipt.record.to_le_bytes());
         bytes[8..16].copy_from_slice(&receipt.fence.to_le_bytes());
         bytes[16..].copy_from_slice(&how.to_le_bytes());
-        if let Err(e) = file.write_all_at(&bytes, u64::from(slot) * SLOT_BYTES as u64)
+        if let Err(e) = file.write_at(&bytes, u64::from(slot) * SLOT_BYTES as u64)
             && !self.warned.swap(true, Ordering::Relaxed)
         {
             warn!(error = %e, "cannot note what is executed: a death of this runner would not be counted");
@@ -166,17 +157,10 @@ impl Memory {
     }
 }
 
-/// Reads what another runner's slots say; nothing where there is no such file.
-pub(super) fn read(path: &Path) -> std::io::Result<Vec<Slot>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(e),
-    };
-    let mut bytes = Vec::new();
-    file.take(SLOTS_MAX * SLOT_BYTES as u64).read_to_end(&mut bytes)?;
+/// Reads what another runner's slot file says.
+pub(super) fn read(file: &[u8]) -> Vec<Slot> {
     let number = |bytes: &[u8]| i64::from_le_bytes(bytes.try_into().expect("the slice has eight bytes"));
-    let slots = bytes.chunks_exact(SLOT_BYTES).filter_map(|slot| {
+    let slots = file.chunks_exact(SLOT_BYTES).filter_map(|slot| {
         let receipt = Receipt { record: number(&slot[..8]), fence: number(&slot[8..16]) };
         match u64::from_le_bytes(slot[16..].try_into().expect("the slice has eight bytes")) {
             TOGETHER => Some(Slot { receipt, executing: true, alone: false }),
@@ -185,25 +169,35 @@ pub(super) fn read(path: &Path) -> std::io::Result<Vec<Slot>> {
             _ => None,
         }
     });
-    Ok(slots.collect())
+    slots.collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::folder::{DiskFolder, Folder};
     use super::*;
+
+    fn slots_of(folder: &mut DiskFolder) -> Slots {
+        let slots = Slots::default();
+        slots.write_to(folder.make_slot_file(7, SLOT_BYTES).unwrap());
+        slots
+    }
+
+    fn read_back(folder: &DiskFolder) -> Vec<Slot> {
+        read(&folder.read_slot_file(7).unwrap())
+    }
 
     #[test]
     fn slot_is_kept_until_its_job_is_both_executed_and_settled() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("7.slots");
-        let slots = Slots::default();
-        slots.open(&path, 4).unwrap();
+        let mut folder = DiskFolder::open(dir.path()).unwrap();
+        let slots = slots_of(&mut folder);
         let (one, two) = (Receipt { record: 1, fence: 9 }, Receipt { record: 2, fence: 9 });
         let slot = slots.executing(one, false);
         slots.executed(slot);
         assert_ne!(slots.executing(two, true), slot, "it is not settled");
         assert_eq!(
-            read(&path).unwrap(),
+            read_back(&folder),
             [Slot { receipt: one, executing: true, alone: false }, Slot { receipt: two, executing: true, alone: true }]
         );
         assert!(slots.was_started(one));
@@ -215,21 +209,18 @@ mod tests {
     #[test]
     fn job_that_ended_alone_is_told_from_one_that_runs_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("7.slots");
-        let slots = Slots::default();
-        slots.open(&path, 1).unwrap();
+        let mut folder = DiskFolder::open(dir.path()).unwrap();
+        let slots = slots_of(&mut folder);
         let receipt = Receipt { record: 1, fence: 9 };
         slots.executed(slots.executing(receipt, true));
-        assert_eq!(read(&path).unwrap(), [Slot { receipt, executing: false, alone: true }]);
+        assert_eq!(read_back(&folder), [Slot { receipt, executing: false, alone: true }]);
     }
 
     #[test]
     fn whatever_stands_in_a_slot_file_is_read_as_slots_or_left_out() {
-        let file = tempfile::NamedTempFile::new().unwrap();
         crate::fuzzing::fuzz("slots", Vec::new(), |bytes| {
-            std::fs::write(file.path(), bytes).unwrap();
             let mut rest = bytes;
-            for slot in read(file.path()).unwrap() {
+            for slot in read(bytes) {
                 let how = match (slot.alone, slot.executing) {
                     (false, _) => TOGETHER,
                     (true, true) => ALONE,

@@ -1,7 +1,7 @@
 //! Upkeep: what ends by the clock, in small pieces, so that no transaction is long.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
@@ -30,7 +30,7 @@ const REST_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     cursor: i64,
-    rests_until: Option<Instant>,
+    rests_until: Option<UnixMs>,
 }
 
 /// Rows that a sweep looked at.
@@ -57,7 +57,9 @@ impl Sweep {
     ) -> rusqlite::Result<bool> {
         let limit = i64::try_from(keep.bytes).unwrap_or(i64::MAX);
         let over = |tally: &Tally| kept.saturating_add(tally.kept_bytes()) > limit;
-        if self.rests_until.is_some_and(|until| Instant::now() < until) && !over(tally) {
+        // No rest is longer than that: one that is was begun before the clock was set back.
+        let rests = self.rests_until.is_some_and(|until| until > now && until <= now.plus(REST_MAX));
+        if rests && !over(tally) {
             return Ok(false);
         }
         self.rests_until = None;
@@ -69,7 +71,7 @@ impl Sweep {
             let (too_many, maybe_old) = (over(tally), row.record >> 15 <= horizon);
             if !too_many && !maybe_old {
                 // Whatever stands behind it was enqueued later still.
-                self.rest(keep);
+                self.rest(keep, now);
                 return Ok(false);
             }
             self.cursor = row.record;
@@ -79,14 +81,14 @@ impl Sweep {
             }
         }
         if ended {
-            self.rest(keep);
+            self.rest(keep, now);
         }
         Ok(!ended)
     }
 
-    fn rest(&mut self, keep: Keep) {
+    fn rest(&mut self, keep: Keep, now: UnixMs) {
         self.cursor = 0;
-        self.rests_until = Some(Instant::now() + (keep.age / 64).clamp(Duration::from_secs(1), REST_MAX));
+        self.rests_until = Some(now.plus((keep.age / 64).clamp(Duration::from_secs(1), REST_MAX)));
     }
 }
 

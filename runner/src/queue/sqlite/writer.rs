@@ -7,8 +7,8 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
-use super::bell::Bell;
 use super::claim::{Claim, Claimed, Dry};
+use super::folder::Folder;
 use super::inbox::{Enqueue, How, Order, Settle, Work};
 use super::record::Records;
 use super::runners::{End, Peers, Registration};
@@ -35,10 +35,10 @@ const SWEEP_ROWS: usize = 64;
 
 /// The thread's own.
 pub(super) struct Writer {
-    pub(super) shared: Arc<Shared>,
+    shared: Arc<Shared>,
     pub(super) connection: Connection,
-    pub(super) bell: Bell,
-    pub(super) records: Records,
+    folder: Box<dyn Folder>,
+    records: Records,
     dry: Dry,
     registration: Option<Registration>,
     /// What the file says that we serve.
@@ -92,6 +92,9 @@ struct Done {
     lost: bool,
 }
 
+/// Who waits for the queue to be closed; none where it was dropped.
+pub(super) type Closed = Option<oneshot::Sender<()>>;
+
 /// Says, at the thread's end, that it has ended.
 struct Ended(Arc<Shared>);
 
@@ -105,11 +108,12 @@ enum Failed {
 // === impl Writer ===
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, connection: Connection, bell: Bell) -> Writer {
+    pub(super) fn new(shared: Arc<Shared>, connection: Connection, folder: Box<dyn Folder>) -> Writer {
+        let next_recheck = shared.clock.instant();
         Writer {
             shared,
             connection,
-            bell,
+            folder,
             records: Records::default(),
             dry: Dry::default(),
             registration: None,
@@ -124,7 +128,7 @@ impl Writer {
             sick: None,
             next_upkeep: None,
             upkeep_goes_on: false,
-            next_recheck: Instant::now(),
+            next_recheck,
             data_version: 0,
             syncs: true,
             again: false,
@@ -135,30 +139,49 @@ impl Writer {
     /// Works until it is told to close.
     pub(super) fn run(mut self) {
         // Should this thread end by a bug, nobody waits for it for ever.
-        let _ended = Ended(Arc::clone(&self.shared));
+        let ended = Ended(Arc::clone(&self.shared));
         let closed = loop {
-            let mut work = self.shared.inbox.take(self.deadline(), self.gather());
-            if let Some(sick) = &self.sick {
-                std::thread::park_timeout(sick.delay);
+            if let Some(pause) = self.pause() {
+                std::thread::park_timeout(pause);
             }
-            self.waited_for = work.demand.take();
-            work.settles.splice(0..0, self.backlog.drain(..));
-            let close = take_close(&mut work.orders);
-            self.turn(work);
-            match close {
-                // Whoever closes waits until everything is durable; whoever dropped the queue does not wait for a sick file.
-                Some(reply) if self.is_done() || reply.is_none() && self.sick.is_some() => break reply,
-                Some(reply) => self.shared.inbox.order(Order::Close(reply)),
-                None => {}
+            let work = self.shared.inbox.take(self.deadline(), self.gather());
+            if let Some(closed) = self.step(work) {
+                break closed;
             }
         };
-        self.close();
-        let Writer { shared, connection, .. } = self;
-        drop(connection);
-        drop(shared.inbox.end());
+        drop(self.end());
+        drop(ended);
         if let Some(reply) = closed {
             answer(reply, ());
         }
+    }
+
+    /// Does one piece of work; when that closes the queue, answers who waits for it.
+    pub(super) fn step(&mut self, mut work: Work) -> Option<Closed> {
+        self.waited_for = work.demand.take();
+        work.settles.splice(0..0, self.backlog.drain(..));
+        let close = take_close(&mut work.orders);
+        self.turn(work);
+        match close {
+            // Whoever closes waits until everything is durable; whoever dropped the queue does not wait for a sick file.
+            Some(reply) if self.is_done() || reply.is_none() && self.sick.is_some() => Some(reply),
+            Some(reply) => {
+                self.shared.inbox.order(Order::Close(reply));
+                None
+            }
+            None => None,
+        }
+    }
+
+    /// Gives up what this runner holds; leaves the connection.
+    pub(super) fn end(mut self) -> Connection {
+        self.close();
+        self.connection
+    }
+
+    /// How long a sick file is left alone before the next piece of work.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        self.sick.as_ref().map(|sick| sick.delay)
     }
 
     fn is_done(&self) -> bool {
@@ -178,7 +201,7 @@ impl Writer {
             self.bury_peer(peer, End::Died);
         }
         self.recheck();
-        if self.next_upkeep.is_some_and(|at| Instant::now() >= at) {
+        if self.next_upkeep.is_some_and(|at| self.shared.clock.instant() >= at) {
             self.upkeep();
         }
         self.stop_receiving(&mut work.orders);
@@ -201,13 +224,13 @@ impl Writer {
     }
 
     /// When there is something to do, if nobody asks before.
-    fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         if self.again || !self.backlog.is_empty() {
-            return Some(Instant::now());
+            return Some(self.shared.clock.instant());
         }
         let registered = self.registration.is_some();
-        let due = self.dry.next_due().filter(|_| self.waited_for.is_some());
-        let due = due.map(|at| Instant::now() + at.since(self.shared.clock.now()));
+        let due = self.waited_for.as_ref().and_then(|demand| self.dry.next_due(demand));
+        let due = due.map(|at| self.shared.clock.instant() + at.since(self.shared.clock.now()));
         let recheck = (registered || self.waited_for.is_some()).then_some(self.next_recheck);
         [self.next_upkeep, recheck, due].into_iter().flatten().min()
     }
@@ -295,7 +318,7 @@ impl Writer {
             self.shared.inbox.changed.notify_waiters();
         }
         if done.tally.ring && (self.registration.is_none() || !self.peers.is_empty()) {
-            self.bell.ring();
+            self.folder.ring();
         }
         if done.lost {
             self.lose_lease();
@@ -336,7 +359,7 @@ impl Writer {
         match &mut self.sick {
             Some(sick) => sick.delay = (sick.delay * 2).min(SICK_MAX),
             None => {
-                self.sick = Some(Sick { since: Instant::now(), delay: SICK_FIRST });
+                self.sick = Some(Sick { since: self.shared.clock.instant(), delay: SICK_FIRST });
                 warn!(error = %error, "the queue `{}` is sick: waiting until it is well again", self.shared.name);
             }
         }
@@ -344,7 +367,8 @@ impl Writer {
 
     fn well(&mut self) {
         if let Some(sick) = self.sick.take() {
-            let sick_ms = u64::try_from(sick.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let sick_ms =
+                u64::try_from(self.shared.clock.instant().duration_since(sick.since).as_millis()).unwrap_or(u64::MAX);
             info!(sick_ms, "the queue `{}` is well again", self.shared.name);
         }
     }
@@ -361,10 +385,10 @@ impl Writer {
 
     /// Looks, now and then, whether others changed something without ringing, and whether a job is due by now.
     fn recheck(&mut self) {
-        if Instant::now() < self.next_recheck {
+        if self.shared.clock.instant() < self.next_recheck {
             return;
         }
-        self.next_recheck = Instant::now() + RECHECK;
+        self.next_recheck = self.shared.clock.instant() + RECHECK;
         let version = self.connection.pragma_query_value(None, "data_version", |row| row.get(0));
         match version {
             Ok(version) if version == self.data_version => {}
@@ -450,7 +474,7 @@ fn write_served(connection: &Connection, runner: i64, served: &Served) -> rusqli
 }
 
 /// Takes the order to close out, if it is there.
-fn take_close(orders: &mut Vec<Order>) -> Option<Option<oneshot::Sender<()>>> {
+fn take_close(orders: &mut Vec<Order>) -> Option<Closed> {
     let at = orders.iter().position(|order| matches!(order, Order::Close(_)))?;
     match orders.remove(at) {
         Order::Close(reply) => Some(reply),

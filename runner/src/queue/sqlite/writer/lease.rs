@@ -1,7 +1,7 @@
 //! The writer as a runner: its registration, its lease, its peers, and what it gives up at its end.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tracing::{debug, warn};
@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 use super::super::runners::{self, End, EnterError, Registration};
 use super::super::slots::Slot;
 use super::super::tally::Tally;
-use super::super::{Right, fault, upkeep};
+use super::super::{fault, upkeep};
 use super::{Writer, sync};
 use crate::queue::QueueError;
 
@@ -30,10 +30,10 @@ impl Writer {
                 self.registration = Some(registration);
                 self.served = None;
                 self.dry.clear();
-                self.next_upkeep = Some(Instant::now() + self.shared.heartbeat);
-                self.bell.watch(Arc::downgrade(&self.shared));
+                self.next_upkeep = Some(self.shared.clock.instant() + self.shared.heartbeat);
+                self.folder.watch_bell(Arc::downgrade(&self.shared));
                 self.look_for_peers(false);
-                self.bell.ring();
+                self.folder.ring();
             }
             Err(error) if error.transient => self.sicken(&error),
             Err(error) => self.refuse(error),
@@ -42,14 +42,15 @@ impl Writer {
 
     fn enter(&mut self) -> Result<Registration, QueueError> {
         let sqlite = |e| fault::of("cannot register as a runner", e);
-        let (now, begun) = (self.shared.clock.now(), Instant::now());
+        let (now, begun) = (self.shared.clock.now(), self.shared.clock.instant());
         let transaction =
             Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate).map_err(sqlite)?;
-        runners::sweep_files(&transaction, &self.shared.runners_dir()).map_err(sqlite)?;
-        let registration = Registration::enter(&transaction, &self.shared, now).map_err(|e| match e {
+        runners::sweep_files(&transaction, &mut *self.folder).map_err(sqlite)?;
+        let entered = Registration::enter(&transaction, &self.shared, &mut *self.folder, now);
+        let registration = entered.map_err(|e| match e {
             EnterError::Sqlite(e) => sqlite(e),
             EnterError::Io(e) => QueueError {
-                message: format!("cannot write to the state folder `{}`: {e}", self.shared.state_dir.display()),
+                message: format!("cannot write to the state folder `{}`: {e}", self.folder.path().display()),
                 hint: Some("`state_dir` names the folder; it must be writable, on a disk with space".to_owned()),
                 transient: e.kind() == std::io::ErrorKind::StorageFull,
             },
@@ -57,7 +58,7 @@ impl Writer {
         self.kept_bytes = kept_bytes(&transaction).map_err(sqlite)?;
         let after_fence = transaction.query_row("select fence from counter", [], |row| row.get(0)).map_err(sqlite)?;
         transaction.commit().map_err(sqlite)?;
-        *self.shared.right() = Right { until: Some(begun + self.shared.lease), after_fence };
+        self.shared.right.begin(after_fence, begun + self.shared.lease);
         Ok(registration)
     }
 
@@ -65,10 +66,10 @@ impl Writer {
     pub(super) fn lose_lease(&mut self) {
         warn!("this runner stood still for longer than its lease: others took its jobs, and it registers anew");
         if let Some(registration) = self.registration.take() {
-            registration.leave();
+            registration.leave(&mut *self.folder);
         }
         self.shared.set_runner(None);
-        self.shared.right().until = None;
+        self.shared.right.end();
         let lost = std::mem::take(&mut self.shared.inbox.lock().claimed);
         self.in_flight = self.in_flight.saturating_sub(lost.len());
         self.next_upkeep = None;
@@ -77,7 +78,7 @@ impl Writer {
 
     pub(super) fn look_for_peers(&mut self, heartbeat: bool) {
         let Some(registration) = &self.registration else { return };
-        match self.peers.look(&self.connection, registration.id, &self.shared, heartbeat) {
+        match self.peers.look(&self.connection, registration.id, &self.shared, &mut *self.folder, heartbeat) {
             Ok(stuck) => {
                 for peer in stuck {
                     self.bury_peer(peer, End::Stuck);
@@ -90,11 +91,10 @@ impl Writer {
     /// Takes over the jobs of a runner that is no more.
     pub(super) fn bury_peer(&mut self, peer: i64, end: End) {
         let now = self.shared.clock.now();
-        let dir = self.shared.runners_dir();
         let mut tally = Tally::default();
         let taken = sync(&self.connection, &mut self.syncs, true).and_then(|()| {
             let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
-            let taken = runners::take_over(&transaction, &dir, peer, end, now, &mut tally)?;
+            let taken = runners::take_over(&transaction, &*self.folder, peer, end, now, &mut tally)?;
             transaction.commit()?;
             Ok(taken)
         });
@@ -107,7 +107,7 @@ impl Writer {
                     self.again = true;
                 }
                 if end == End::Died {
-                    runners::remove_files(&dir, peer);
+                    self.folder.remove_files(peer);
                 }
             }
             Err(e) => {
@@ -131,7 +131,7 @@ impl Writer {
             Some(more) => {
                 self.well();
                 let pause = if more { Duration::ZERO } else { self.shared.heartbeat };
-                self.next_upkeep = Some(Instant::now() + pause);
+                self.next_upkeep = Some(self.shared.clock.instant() + pause);
                 self.upkeep_goes_on = more;
                 self.look_for_peers(regular);
             }
@@ -141,7 +141,7 @@ impl Writer {
     /// One pass; whether there is more to do now. None: the lease was lost.
     fn keep_up(&mut self) -> rusqlite::Result<Option<bool>> {
         let Some(registration) = &self.registration else { return Ok(None) };
-        let (now, begun) = (self.shared.clock.now(), Instant::now());
+        let (now, begun) = (self.shared.clock.now(), self.shared.clock.instant());
         let mut tally = Tally::default();
         // What a pass does is done again if a power failure takes it back.
         sync(&self.connection, &mut self.syncs, false)?;
@@ -158,7 +158,7 @@ impl Writer {
         more |= self.sweep.step(&transaction, self.shared.keep, kept, UPKEEP_ROWS, now, &mut tally)?;
         tally.write(&transaction)?;
         transaction.commit()?;
-        self.shared.right().until = Some(begun + self.shared.lease);
+        self.shared.right.renew(begun + self.shared.lease);
         self.kept_bytes = kept + tally.kept_bytes();
         if orphans > 0 {
             self.dry.clear();
@@ -171,9 +171,9 @@ impl Writer {
         let Some(registration) = self.registration.take() else { return };
         match self.give_up(registration.id) {
             Ok(waiting) => {
-                registration.leave();
+                registration.leave(&mut *self.folder);
                 if waiting && !self.peers.is_empty() {
-                    self.bell.ring();
+                    self.folder.ring();
                 }
             }
             // The lock goes with the process: the next runner takes over as after a death.
