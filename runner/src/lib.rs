@@ -18,5 +18,7 @@ pub mod registry;
 pub mod reload;
 pub mod retry;
 pub mod sandbox;
+#[cfg(test)]
+mod simulation;
 pub mod telemetry;
 pub mod watch;

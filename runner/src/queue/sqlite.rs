@@ -32,6 +32,8 @@ mod record;
 mod runners;
 mod schema;
 mod settle;
+#[cfg(test)]
+pub(crate) mod simulation;
 mod slots;
 mod tally;
 mod upkeep;
