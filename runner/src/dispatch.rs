@@ -102,6 +102,13 @@ impl Dispatcher {
         self.expects_handlers.store(expected, Ordering::Release);
     }
 
+    /// How many jobs are booked as running, and as received and not settled.
+    #[cfg(test)]
+    pub(crate) fn booked(&self) -> (u32, u32) {
+        let backlog = self.backlog();
+        (backlog.running(), backlog.in_flight())
+    }
+
     /// Receives and works jobs until `drain` is cancelled, or until the queue is empty if `until_empty`; then finishes what
     /// runs, for at most `drain_timeout`, and releases the rest. `stop_at_once` breaks off what runs.
     ///

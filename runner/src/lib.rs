@@ -22,6 +22,8 @@ pub mod registry;
 pub mod reload;
 pub mod retry;
 pub mod sandbox;
+#[cfg(test)]
+mod simulation;
 pub mod telemetry;
 pub mod trial;
 pub mod watch;

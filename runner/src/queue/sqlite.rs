@@ -36,6 +36,8 @@ mod right;
 mod runners;
 mod schema;
 mod settle;
+#[cfg(test)]
+pub(crate) mod simulation;
 mod slots;
 mod tally;
 mod upkeep;
