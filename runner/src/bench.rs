@@ -4,6 +4,7 @@
 //! is what a bare program reaches here that does only the thing itself, and what is promised is the ratio of the two. Both
 //! are measured alternately, so that a machine that slows down slows both.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ pub(crate) struct Options {
     pub(crate) handlers: Vec<PathBuf>,
     /// The body of all jobs, in place of the built-in one.
     pub(crate) body: Option<PathBuf>,
-    /// Names of figures, or their beginnings. Empty: all.
+    /// Names of figures, or how names begin. Empty: all.
     pub(crate) only: Vec<String>,
     /// How often each figure is measured.
     pub(crate) runs: Option<u32>,
@@ -65,7 +66,8 @@ pub(crate) trait Listener {
 /// A run of the benchmark.
 pub(crate) struct Bench {
     subjects: Vec<Subject>,
-    only: Vec<String>,
+    /// The names of the figures that were asked for.
+    wanted: HashSet<String>,
     quick: bool,
     runs: Option<u32>,
     dir: PathBuf,
@@ -96,31 +98,8 @@ impl Bench {
         let config = Config::resolve(&crate::config::Flags::default(), &nothing, None).expect("the defaults are sound");
         let subjects = subject::read(&options.handlers, options.body.as_deref(), config.body_bytes_max)?;
         let Options { only, quick, runs, dir, .. } = options;
-        let bench = Bench { subjects, only, quick, runs, dir, config, cores };
-        let names = bench.names();
-        for only in &bench.only {
-            if !names.iter().any(|name| name.starts_with(only)) {
-                return Err(UsageError {
-                    message: format!("there is no figure `{only}`"),
-                    hint: Some(format!("there are {}", names.join(", "))),
-                });
-            }
-        }
-        Ok(bench)
-    }
-
-    /// The names of all figures, in the order in which they are measured.
-    pub(crate) fn names(&self) -> Vec<String> {
-        let mut names = Vec::new();
-        for subject in &self.subjects {
-            names.extend(attempt::names(&subject.name));
-        }
-        for subject in &self.subjects {
-            names.extend(drain::names(&subject.name));
-        }
-        let fixed = [&enqueue::NAMES[..], &idle::NAMES, &backlog::NAMES, &start::NAMES];
-        names.extend(fixed.into_iter().flatten().map(|&name| name.to_owned()));
-        names
+        let wanted = wanted(names(&subjects), &only)?;
+        Ok(Bench { subjects, wanted, quick, runs, dir, config, cores })
     }
 
     /// What the figures depend on.
@@ -179,7 +158,7 @@ impl Bench {
 impl Session<'_> {
     /// Whether a figure was asked for.
     fn wants(&self, name: &str) -> bool {
-        self.bench.only.is_empty() || self.bench.only.iter().any(|only| name.starts_with(only.as_str()))
+        self.bench.wanted.contains(name)
     }
 
     /// Whether any of them was.
@@ -199,6 +178,33 @@ impl Session<'_> {
             self.figures.push(figure);
         }
     }
+}
+
+/// The names of all figures, in the order in which they are measured.
+fn names(subjects: &[Subject]) -> Vec<String> {
+    let mut names: Vec<String> = subjects.iter().flat_map(|subject| attempt::names(&subject.name)).collect();
+    names.extend(subjects.iter().flat_map(|subject| drain::names(&subject.name)));
+    let fixed = [&enqueue::NAMES[..], &idle::NAMES, &backlog::NAMES, &start::NAMES];
+    names.extend(fixed.into_iter().flatten().map(|&name| name.to_owned()));
+    names
+}
+
+/// Those of `names` that are meant: each by its name, or all that begin alike; without a word all.
+fn wanted(names: Vec<String>, only: &[String]) -> Result<HashSet<String>, UsageError> {
+    let mut wanted = HashSet::new();
+    for only in only {
+        let exact = names.contains(only);
+        let meant: Vec<&String> =
+            names.iter().filter(|name| if exact { *name == only } else { name.starts_with(only) }).collect();
+        wanted.extend(meant.iter().map(|&name| name.clone()));
+        if meant.is_empty() {
+            return Err(UsageError {
+                message: format!("there is no figure `{only}`"),
+                hint: Some(format!("there are {}", names.join(", "))),
+            });
+        }
+    }
+    Ok(if only.is_empty() { names.into_iter().collect() } else { wanted })
 }
 
 /// The middle one of some measurements, at least one.
@@ -231,6 +237,20 @@ fn micros(duration: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_are_meant_by_name_or_by_their_beginning() {
+        let names = || ["drain/a", "drain/a/unique-ids", "idle/cpu"].map(str::to_owned).to_vec();
+        let meant = |only: &[&str]| {
+            let only: Vec<String> = only.iter().map(|&only| only.to_owned()).collect();
+            wanted(names(), &only).map(|wanted| names().iter().map(|name| wanted.contains(name)).collect::<Vec<_>>())
+        };
+        assert_eq!(meant(&[]).unwrap(), [true, true, true]);
+        assert_eq!(meant(&["drain/a"]).unwrap(), [true, false, false]);
+        assert_eq!(meant(&["drain/", "drain/a"]).unwrap(), [true, true, false]);
+        assert_eq!(meant(&["i"]).unwrap(), [false, false, true]);
+        assert_eq!(meant(&["idle", "nothing"]).unwrap_err().message, "there is no figure `nothing`");
+    }
 
     #[test]
     fn middle_and_quantiles_of_few_are_among_them() {

@@ -29,7 +29,7 @@ fn left_over(runner: &TestRunner) -> Vec<String> {
 #[test]
 fn figures_are_an_array_of_objects_with_their_limits_and_ratios() {
     let runner = TestRunner::new();
-    let output = bench(&runner, &["--json", "--only", "attempt/built-in/1-thread", "--only", "scaling"]);
+    let output = bench(&runner, &["--json", "--only", "attempt/built-in/1", "--only", "scaling"]);
     let figures = figures(&output);
     let names: Vec<&str> = figures.iter().map(|figure| figure["name"].as_str().unwrap()).collect();
     let expected = ["attempt/built-in/1-thread", "attempt/built-in/1-thread/no-scan", "scaling/built-in"];

@@ -27,7 +27,7 @@ pub(super) struct Bench {
     /// The body of all jobs, an object [default: one of 120 bytes]
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
-    /// Only figures whose names begin so; may be repeated
+    /// Only the figure of this name, or all whose names begin so; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// How often each is measured, the median counts [default: 15 for short ones, 3 for long ones]
