@@ -23,8 +23,9 @@ mod tasks;
 mod timeline;
 mod world;
 
-/// Schedules that once found a fault.
-const FOUND_BEFORE: [u64; 0] = [];
+/// Schedules that found a fault: room that nobody asked for after a panic; a writer that span while a job was due that there
+/// was no room for; a handler above its concurrency after a reload; files of a runner that was taken for dead and died then.
+const FOUND_BEFORE: [u64; 4] = [1795323994519964, 1795323899923027, 1795323911221357, 1795323557221932];
 
 /// Says which seeds to play: one to replay, with its steps.
 const SEED: &str = "SANDHOG_TEST_SEED";

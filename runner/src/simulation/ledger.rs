@@ -30,7 +30,7 @@ pub(crate) struct Ledger {
     /// Which process has which runner's number, and when its lease was last seen to move.
     owners: BTreeMap<i64, usize>,
     leases: BTreeMap<i64, (i64, Duration)>,
-    /// Dead letters that a person may have sent back or deleted by now.
+    /// Dead letters that a person sends back or deletes, at any time from now on: who is told to may stand still.
     pub(crate) touched: BTreeSet<i64>,
     /// The last delivery whose execution began.
     last_started: Option<Key>,
@@ -378,7 +378,6 @@ impl Ledger {
         let row = after.or(before).expect("a change is of something");
         let ended = after.is_none_or(|after| after.state >= 4);
         self.jobs.get_mut(&row.number).expect("every row was asked for").ended = ended;
-        self.touched.remove(&row.record);
         if let Some(after) = after.filter(|after| after.state == 3) {
             let right = Right { alone: after.counts.deaths >= 2, ..Right::default() };
             self.rights.insert((after.record, after.fence), right);

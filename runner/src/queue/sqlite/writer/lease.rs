@@ -106,9 +106,9 @@ impl Writer {
                     self.dry.clear();
                     self.again = true;
                 }
-                if end == End::Died {
-                    self.folder.remove_files(peer);
-                }
+                // One that still lives, and does nothing, writes to what nobody reads; should it die so, nobody would come
+                // for its files.
+                self.folder.remove_files(peer);
             }
             Err(e) => {
                 self.sicken(&fault::of("cannot take over the jobs of a dead runner", e));
