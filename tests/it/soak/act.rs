@@ -44,10 +44,10 @@ pub(super) enum Act {
 pub(super) const ACTS: [(Act, u64); 13] = [
     (Act::Enqueue, 60),
     (Act::EnqueueKilled, 2),
-    (Act::Kill, 5),
+    (Act::Kill, 8),
     (Act::Stop, 2),
     (Act::StopAtOnce, 2),
-    (Act::Pause, 3),
+    (Act::Pause, 1),
     (Act::Stand, 1),
     (Act::FillDisk, 2),
     (Act::Swap, 5),
