@@ -121,14 +121,16 @@ async fn file_and_folder_are_their_owners_alone() {
 
 #[tokio::test]
 async fn chosen_id_is_one_job_until_a_day_after_its_end() {
+    // Whether the job's row is kept as it completes, or goes at once.
+    for age in [Duration::ZERO, Duration::from_secs(60 * 60)] {
+        id_is_one_job_until_a_day_after_its_end(Keep { age, bytes: 1 << 20 }).await;
+    }
+}
+
+async fn id_is_one_job_until_a_day_after_its_end(keep: Keep) {
     let dir = TempDir::new().unwrap();
     let clock = HandClock::new();
-    let queue = SqliteQueue::open(Options {
-        clock: clock.clone(),
-        keep: Keep { age: Duration::ZERO, bytes: 0 },
-        ..options(dir.path())
-    })
-    .unwrap();
+    let queue = SqliteQueue::open(Options { clock: clock.clone(), keep, ..options(dir.path()) }).unwrap();
     let duplicates = async |queue: &SqliteQueue| {
         let enqueued = enqueue(queue, vec![named("t", "order-7"), named("t", "order-7")]).await;
         assert!(enqueued.iter().all(|job| job.id == "order-7"));
@@ -147,6 +149,10 @@ async fn chosen_id_is_one_job_until_a_day_after_its_end() {
     clock.forward(Duration::from_secs(25 * 60 * 60));
     queue.requeue_dead(Filter { ids: vec!["order-7".into()], ..Filter::default() }, false).await.unwrap();
     assert_eq!(duplicates(&queue).await, 2, "requeued, it has not ended");
+    let delivery = receive_one(&*queue, "t").await;
+    settle(&*queue, delivery, bury(Kind::Error, "no")).await;
+    queue.delete_dead(Filter { ids: vec!["order-7".into()], ..Filter::default() }, false).await.unwrap();
+    assert_eq!(duplicates(&queue).await, 2, "deleted, it ended not long ago");
 }
 
 #[tokio::test]
@@ -336,13 +342,19 @@ async fn file_of_version_1_is_brought_up_with_its_jobs() {
     let queue = open(&dir);
     enqueue(&*queue, vec![new_job("t")]).await;
     queue.close().await;
-    // Version 1 knew no paused types.
+    // Version 1 knew no paused types, and kept with an id when its job ended.
     let connection = Connection::open(dir.path().join("jobs.db")).unwrap();
-    connection.execute_batch("alter table served drop column paused; pragma user_version = 1").unwrap();
+    let back = "alter table served drop column paused; drop table departed;
+        alter table identity add column ended_at_ms integer;
+        create index identity_ended on identity(ended_at_ms) where ended_at_ms is not null;
+        insert into identity(id, record, ended_at_ms) values('ended', 7, ?1);
+        pragma user_version = 1";
+    connection.execute_batch(&back.replace("?1", &SystemClock.now().0.to_string())).unwrap();
     drop(connection);
     let queue = open(&dir);
     let delivery = receive_one(&*queue, "t").await;
     settle(&*queue, delivery, complete()).await;
+    assert!(enqueue(&*queue, vec![named("t", "ended")]).await[0].duplicate);
 }
 
 #[tokio::test]

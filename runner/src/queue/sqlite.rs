@@ -28,6 +28,7 @@ mod dead;
 mod enqueue;
 mod fault;
 mod folder;
+mod identity;
 mod inbox;
 mod inspect;
 pub(crate) mod progress;

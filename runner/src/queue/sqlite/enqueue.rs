@@ -1,18 +1,14 @@
-//! Enqueueing: new rows, and what a chosen id means.
+//! Enqueueing: new rows.
 
-use std::time::Duration;
+use rusqlite::{Connection, params};
 
-use rusqlite::{Connection, OptionalExtension, params};
-
+use super::identity;
 use super::record::Records;
-use super::tally::{Tally, before};
+use super::tally::Tally;
 use crate::clock::UnixMs;
 use crate::job::name_fault;
 use crate::outcome::{Failure, Kind};
 use crate::queue::{Enqueued, NewJob, QueueError};
-
-/// So long after its job ended an id still names it.
-pub(super) const IDENTITY_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Says why these cannot be stored at all, if they cannot.
 pub(super) fn check(jobs: &[NewJob]) -> Result<(), QueueError> {
@@ -50,7 +46,7 @@ pub(super) fn apply(
         match job {
             NewJob::Job { job_type, body, id, run_at, metadata } => {
                 if let Some(id) = id
-                    && !take_identity(connection, id, record, now)?
+                    && !identity::take(connection, id, record, now)?
                 {
                     answers.push(Enqueued { id: id.clone(), duplicate: true });
                     continue;
@@ -70,23 +66,6 @@ pub(super) fn apply(
         }
     }
     Ok(answers)
-}
-
-/// Whether `id` names this new job from now on; false: it names one that has not ended, or ended not long ago.
-fn take_identity(connection: &Connection, id: &str, record: i64, now: UnixMs) -> rusqlite::Result<bool> {
-    let known: Option<Option<i64>> = connection
-        .prepare_cached("select ended_at_ms from identity where id = ?1")?
-        .query_row([id], |row| row.get(0))
-        .optional()?;
-    match known {
-        Some(None) => return Ok(false),
-        Some(Some(ended)) if ended > before(now, IDENTITY_AGE) => return Ok(false),
-        Some(Some(_)) | None => {}
-    }
-    connection
-        .prepare_cached("insert or replace into identity(id, record, ended_at_ms) values(?1, ?2, null)")?
-        .execute(params![id, record])?;
-    Ok(true)
 }
 
 fn bury_malformed(

@@ -8,12 +8,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use tracing::warn;
 
 use super::Shared;
 use super::folder::{Folder, Lock};
-use super::settle::end_identity;
 use super::slots::{self, SLOT_BYTES, Slot};
 use super::tally::Tally;
 use crate::clock::UnixMs;
@@ -260,17 +259,15 @@ fn interrupt(connection: &Connection, id: i64, slot: Slot, end: End, now: UnixMs
         debug_assert!(started <= 1, "a record is one row");
         return Ok(false);
     }
-    let job_id: Option<String> = connection
-        .prepare_cached("select id from job where record = ?1 and fence = ?2 and runner = ?3 and state = 3")?
-        .query_row(key, |row| row.get(0))
-        .optional()?;
-    let Some(job_id) = job_id else { return Ok(false) };
+    let held = "select 1 from job where record = ?1 and fence = ?2 and runner = ?3 and state = 3";
+    if !connection.prepare_cached(held)?.exists(key)? {
+        return Ok(false);
+    }
     count_start(connection, slot, id, died, now)?;
     let failure = Failure::new(Kind::Suspect, "runners died while they executed it, the last one while it ran alone");
     connection
         .prepare_cached("update job set state = 4, ended_at_ms = ?2, kind = ?3, message = ?4 where record = ?1")?
         .execute(params![slot.receipt.record, now.0, failure.kind.as_str(), failure.message])?;
-    end_identity(connection, &job_id, slot.receipt.record, now)?;
     Ok(true)
 }
 

@@ -35,6 +35,12 @@ pub(super) mod state {
     pub(in super::super) const COMPLETED: i64 = 5;
 }
 
+/// Of those jobs that ended and whose rows are gone, when they ended.
+const DEPARTED: &str = "
+create table departed(record integer primary key, ended_at_ms integer not null, id text not null);
+create index departed_ended on departed(ended_at_ms);
+";
+
 /// `body` stands behind everything that is read without it.
 const TABLES: &str = "
 create table job(
@@ -71,9 +77,8 @@ create index waiting on job(job_type, run_at_ms) where state = 2;
 create index running on job(runner) where state = 3;
 create index dead on job(job_type) where state = 4;
 
--- Ids that an enqueuer chose. ended_at_ms is null while the job has not ended.
-create table identity(id text primary key, record integer not null, ended_at_ms integer) without rowid;
-create index identity_ended on identity(ended_at_ms) where ended_at_ms is not null;
+-- Ids that an enqueuer chose, and which job each names.
+create table identity(id text primary key, record integer not null) without rowid;
 
 -- Completed rows that are kept, by type, so that nobody has to count them.
 create table completed(job_type text primary key, jobs integer not null, bytes integer not null) without rowid;
@@ -94,8 +99,14 @@ create table counter(one integer primary key check(one = 1), fence integer, runn
 insert into counter values(1, 4294967296, 16777216, 0);
 ";
 
-/// Brings the tables of version 1 up: it knew no pause.
-const FROM_1: &str = "alter table served add column paused integer not null default 0;";
+/// Brings the tables of version 1 up: it knew no pause, and kept with each id when its job ended.
+const FROM_1: &str = "
+alter table served add column paused integer not null default 0;
+insert into departed select record, ended_at_ms, id from identity
+    where ended_at_ms is not null and record not in (select record from job);
+drop index identity_ended;
+alter table identity drop column ended_at_ms;
+";
 
 /// Opens the file for writing; makes it, with its tables, if it is not there.
 pub(super) fn open_writer(path: &Path, busy: Duration) -> Result<Connection, QueueError> {
@@ -234,6 +245,7 @@ pub(super) fn make_tables(connection: &mut Connection, path: &Path) -> Result<()
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
     let version: i32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     if version < VERSION {
+        transaction.execute_batch(DEPARTED).map_err(failed)?;
         transaction.execute_batch(if version == 0 { TABLES } else { FROM_1 }).map_err(failed)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
         transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;

@@ -3,8 +3,8 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
+use super::identity;
 use super::inbox::{How, Settle};
-use super::record;
 use super::schema::state;
 use super::tally::{ROW_BYTES, Tally};
 use crate::clock::UnixMs;
@@ -80,19 +80,20 @@ fn one(
     let attempt = settlement.attempt.as_ref();
     let applied = match &settlement.disposition {
         Disposition::Ack { .. } if keep.age.is_zero() => {
-            connection
+            let applied = connection
                 .prepare_cached("delete from job where record = ?1 and fence = ?2 and state = 3")?
                 .execute(params![receipt.record, receipt.fence])?
-                > 0
+                > 0;
+            if applied {
+                identity::depart(connection, &job.id, receipt.record, now)?;
+            }
+            applied
         }
         Disposition::Ack { result } => complete(connection, receipt, job, attempt, result.as_deref(), now, tally)?,
         other => change(connection, receipt, job, attempt, &Change::of(other, attempt), now)?,
     };
-    if applied {
-        match settlement.disposition {
-            Disposition::Ack { .. } | Disposition::Bury(_) => end_identity(connection, &job.id, receipt.record, now)?,
-            _ => tally.waits(&job.job_type),
-        }
+    if applied && !matches!(settlement.disposition, Disposition::Ack { .. } | Disposition::Bury(_)) {
+        tally.waits(&job.job_type);
     }
     Ok(applied)
 }
@@ -204,16 +205,6 @@ fn take_back(
         tally.waits(job_type);
     }
     Ok(job_type.is_some())
-}
-
-/// From now on the id's 24 hours run. Automatic ids are in no table.
-pub(super) fn end_identity(connection: &Connection, id: &str, record: i64, now: UnixMs) -> rusqlite::Result<()> {
-    if !record::is_automatic(id, record) {
-        connection
-            .prepare_cached("update identity set ended_at_ms = ?3 where id = ?1 and record = ?2")?
-            .execute(params![id, record, now.0])?;
-    }
-    Ok(())
 }
 
 fn add_to_history(connection: &Connection, receipt: Receipt, attempt: &AttemptRecord) -> rusqlite::Result<String> {

@@ -98,7 +98,7 @@ impl Disk {
     pub(crate) fn clear(&mut self) {
         self.set_trouble(None);
         self.common = Common::default();
-        let tables = ["job", "identity", "completed", "runner", "served", "parked"];
+        let tables = ["job", "identity", "departed", "completed", "runner", "served", "parked"];
         let deletes: String = tables.iter().map(|table| format!("delete from {table};")).collect();
         let counters = "update counter set fence = 4294967296, runner = 16777216, fenced_total = 0;";
         self.reader.execute_batch(&format!("begin;{deletes}{counters}commit")).unwrap();

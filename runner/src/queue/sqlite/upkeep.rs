@@ -6,19 +6,15 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 
 use super::claim::next_waiting_type;
-use super::enqueue::IDENTITY_AGE;
+use super::identity;
 use super::schema::state;
-use super::settle::end_identity;
 use super::tally::{Tally, before};
 use crate::clock::UnixMs;
 use crate::outcome::{Failure, Kind};
 use crate::queue::Keep;
 
-/// At most this many rows are buried, or identities dropped, in one transaction.
+/// At most this many rows are buried in one transaction.
 const PIECE: u32 = 512;
-
-/// At most this many ids of ended jobs are known; the oldest go first.
-const IDENTITIES_MAX: u32 = 1_000_000;
 
 /// So many types that nobody serves have a clock; a job of another one waits for its type's turn.
 const PARKED_TYPES_MAX: usize = 10_000;
@@ -39,7 +35,9 @@ struct Found {
     state: i64,
     ended_at_ms: Option<i64>,
     bytes: i64,
+    /// These of a completed one only.
     job_type: Option<String>,
+    id: Option<String>,
 }
 
 // === impl Sweep ===
@@ -77,6 +75,8 @@ impl Sweep {
             self.cursor = row.record;
             if row.state == state::COMPLETED && (too_many || row.ended_at_ms.is_none_or(|at| at <= horizon)) {
                 delete.execute([row.record])?;
+                let ended_at = row.ended_at_ms.map_or(now, UnixMs);
+                identity::depart(connection, row.id.as_deref().unwrap_or_default(), row.record, ended_at)?;
                 tally.kept(row.job_type.as_deref().unwrap_or_default(), -1, -row.bytes);
             }
         }
@@ -94,7 +94,8 @@ impl Sweep {
 
 fn look(connection: &Connection, after: i64, rows: usize) -> rusqlite::Result<Vec<Found>> {
     let mut statement = connection.prepare_cached(
-        "select record, state, ended_at_ms, coalesce(kept_bytes, 0), case when state = 5 then job_type end
+        "select record, state, ended_at_ms, coalesce(kept_bytes, 0), case when state = 5 then job_type end,
+                case when state = 5 then id end
          from job where record > ?1 order by record limit ?2",
     )?;
     let rows = i64::try_from(rows).unwrap_or(i64::MAX);
@@ -105,32 +106,10 @@ fn look(connection: &Connection, after: i64, rows: usize) -> rusqlite::Result<Ve
             ended_at_ms: row.get(2)?,
             bytes: row.get(3)?,
             job_type: row.get(4)?,
+            id: row.get(5)?,
         })
     })?;
     found.collect()
-}
-
-/// Forgets ids whose 24 hours are over, and the oldest where there are too many; whether there is more to do now.
-pub(super) fn forget_identities(connection: &Connection, now: UnixMs) -> rusqlite::Result<bool> {
-    let old = connection
-        .prepare_cached(
-            "delete from identity where id in
-             (select id from identity where ended_at_ms <= ?1 order by ended_at_ms limit ?2)",
-        )?
-        .execute(params![before(now, IDENTITY_AGE), PIECE])?;
-    let known: u32 = connection
-        .prepare_cached("select count(*) from identity where ended_at_ms is not null")?
-        .query_row([], |row| row.get(0))?;
-    let over = known.saturating_sub(IDENTITIES_MAX).min(PIECE * 16);
-    if over > 0 {
-        connection
-            .prepare_cached(
-                "delete from identity where id in
-                 (select id from identity where ended_at_ms is not null order by ended_at_ms limit ?1)",
-            )?
-            .execute([over])?;
-    }
-    Ok(old >= PIECE as usize || over >= PIECE * 16)
 }
 
 /// Keeps the clocks of types that nobody serves, and buries jobs that waited for a handler through all of `park_for`.
@@ -181,21 +160,20 @@ fn bury_expired(
     park_for: Duration,
     now: UnixMs,
 ) -> rusqlite::Result<usize> {
-    let jobs: Vec<(i64, String)> = connection
+    let jobs: Vec<i64> = connection
         .prepare_cached(
-            "select record, id from job where state = 2 and job_type = ?1 and run_at_ms <= ?2
+            "select record from job where state = 2 and job_type = ?1 and run_at_ms <= ?2
              order by run_at_ms limit ?3",
         )?
-        .query_map(params![job_type, horizon, PIECE], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .query_map(params![job_type, horizon, PIECE], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     let failure = Failure::new(Kind::Expired, format!("no handler of its type for {} s", park_for.as_secs()));
-    for (record, id) in &jobs {
+    for record in &jobs {
         connection
             .prepare_cached(
                 "update job set state = 4, ended_at_ms = ?2, kind = ?3, message = ?4 where record = ?1 and state = 2",
             )?
             .execute(params![record, now.0, failure.kind.as_str(), failure.message])?;
-        end_identity(connection, id, *record, now)?;
     }
     Ok(jobs.len())
 }

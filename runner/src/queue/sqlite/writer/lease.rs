@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 use super::super::runners::{self, End, EnterError, Registration};
 use super::super::slots::Slot;
 use super::super::tally::Tally;
-use super::super::{fault, upkeep};
+use super::super::{fault, identity, upkeep};
 use super::{Writer, sync};
 use crate::queue::QueueError;
 
@@ -153,7 +153,7 @@ impl Writer {
         let served = runners::served_now(&transaction, now)?;
         let served = (!served.others).then_some(&served.types);
         let mut more = upkeep::expire_parked(&transaction, served, self.shared.park_for, now)?;
-        more |= upkeep::forget_identities(&transaction, now)?;
+        more |= identity::forget(&transaction, now)?;
         let kept = kept_bytes(&transaction)?;
         more |= self.sweep.step(&transaction, self.shared.keep, kept, UPKEEP_ROWS, now, &mut tally)?;
         tally.write(&transaction)?;
