@@ -16,7 +16,7 @@ const WARM: Duration = Duration::from_secs(10);
 
 /// How much more a runner may hold after its last third than after its first. What guests touched of their memory is given back
 /// some time later.
-const GROWN_MAX: u64 = 48 << 20;
+const GROWN_MAX: u64 = 80 << 20;
 
 // === impl Soak ===
 
