@@ -9,6 +9,7 @@
 //!
 //! `tests/README.md` says how a seed is replayed.
 
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use self::schedule::{Played, play};
@@ -35,8 +36,8 @@ const SECONDS: &str = "SANDHOG_TEST_SECONDS";
 
 #[test]
 fn no_schedule_breaks_the_queues_word() {
-    let mut disk = Disk::new(0);
     if let Some(seed) = number(SEED) {
+        let mut disk = Disk::new();
         let played = play(&mut disk, seed, true);
         println!("{}", played.trace.join("\n"));
         return assert_holds(&mut disk, seed, &played);
@@ -44,20 +45,33 @@ fn no_schedule_breaks_the_queues_word() {
     let begun = Instant::now();
     let first = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64;
     let for_s = Duration::from_secs(number(SECONDS).unwrap_or(3));
-    let (mut schedules, mut steps) = (0_u64, 0);
-    let seeds = FOUND_BEFORE.into_iter().chain((first..).take_while(|_| begun.elapsed() < for_s));
-    for seed in seeds {
-        let played = play(&mut disk, seed, false);
-        assert_holds(&mut disk, seed, &played);
-        schedules += 1;
-        steps += played.steps;
-    }
-    println!("{schedules} schedules with {steps} steps in {:?}", begun.elapsed());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (next, steps) = (AtomicUsize::new(0), AtomicU64::new(0));
+    std::thread::scope(|threads| {
+        for _ in 0..cores {
+            threads.spawn(|| {
+                let mut disk = Disk::new();
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let found_before = FOUND_BEFORE.get(at).copied();
+                    if found_before.is_none() && begun.elapsed() >= for_s {
+                        return;
+                    }
+                    let seed = found_before.unwrap_or(first + at as u64);
+                    let played = play(&mut disk, seed, false);
+                    assert_holds(&mut disk, seed, &played);
+                    steps.fetch_add(played.steps as u64, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let schedules = next.into_inner() - cores;
+    println!("{schedules} schedules with {} steps in {:?} on {cores} cores", steps.into_inner(), begun.elapsed());
 }
 
 #[test]
 fn same_seed_is_the_same_schedule() {
-    let mut disk = Disk::new(1);
+    let mut disk = Disk::new();
     for seed in 0..20 {
         let (one, other) = (play(&mut disk, seed, true), play(&mut disk, seed, true));
         assert_eq!(one.trace, other.trace, "seed {seed}");

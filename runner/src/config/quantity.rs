@@ -86,7 +86,7 @@ pub fn parse_moment(text: &str, now: UnixMs) -> Result<UnixMs, String> {
     if let Ok(moment) = text.trim().parse::<Timestamp>() {
         return Ok(UnixMs(moment.as_millisecond()));
     }
-    parse_duration(text).map(|ago| now.minus(ago)).map_err(|_| {
+    parse_duration(text.trim_end().trim_end_matches(" ago")).map(|ago| now.minus(ago)).map_err(|_| {
         "is no moment: write how long ago, like `30m`, or a time with its zone, like `2026-03-01T12:00:00Z`".to_owned()
     })
 }
@@ -134,6 +134,7 @@ mod tests {
     fn moments_are_times_or_ago() {
         let now = UnixMs(10_000_000);
         assert_eq!(parse_moment("10s", now), Ok(UnixMs(9_990_000)));
+        assert_eq!(parse_moment("10s ago", now), Ok(UnixMs(9_990_000)));
         assert_eq!(parse_moment("1970-01-01T00:00:01Z", now), Ok(UnixMs(1_000)));
         assert!(parse_moment("yesterday", now).is_err());
     }

@@ -18,7 +18,7 @@ use crate::registry::Registry;
 const AHEAD: Duration = Duration::from_millis(50);
 
 /// The most jobs that are received and not settled, over all lanes.
-const IN_FLIGHT_MAX: u32 = 4_096;
+const IN_FLIGHT_MAX: u32 = 16_384;
 
 /// The most bytes of bodies that wait to be started, over all lanes: once there are more, no more is asked for.
 const WAITING_BYTES_MAX: usize = 64 << 20;

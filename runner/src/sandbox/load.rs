@@ -219,7 +219,8 @@ pub(super) struct Prepared {
     /// The component in each pool.
     pub(super) pooled: Vec<Pooled>,
     pub(super) timers: tokio::runtime::Handle,
-    /// Whether it may wait on a timer in a call to the host.
+    /// Whether it may wait on a timer in a call to the host. Others are spared what all threads would write at each attempt:
+    /// the count of those who entered the timers' runtime.
     pub(super) waits: bool,
     /// What was added to its memories, which does not count against its limit.
     pub(super) spare_bytes: u64,
@@ -277,7 +278,7 @@ impl Loader {
         check_resources(&components[0], limits, spare_bytes, facts)?;
         let pooled = self.pools.iter().zip(&components).map(|(pool, component)| pool.prepare(component));
         let pooled = pooled.collect::<Result<_, _>>()?;
-        let waits = names.imports.iter().any(|import| import.starts_with("wasi:"));
+        let waits = names.imports.iter().any(|import| import.starts_with("wasi:clocks/"));
         let timers = self.timers.clone();
         let prepared = Prepared { pooled, timers, waits, spare_bytes, facts: facts.clone() };
         instance::start_once(&prepared, limits)?;

@@ -10,7 +10,7 @@ use crate::job::Job;
 use crate::queue::{Demand, Receipt};
 
 /// At most this many jobs in one claim.
-const CLAIMED_MAX: u32 = 1_024;
+const CLAIMED_MAX: u32 = 2_048;
 
 /// A claim ends with the body that makes it larger than this.
 const CLAIMED_BYTES_MAX: usize = 16 << 20;

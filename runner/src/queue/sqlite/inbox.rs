@@ -10,7 +10,7 @@ use crate::job::Job;
 use crate::queue::{Demand, Enqueued, NewJob, OnSettled, QueueError, Receipt, Settled, Settlement};
 
 /// At most this many settlements in one transaction: it bounds how long the file is locked and a heartbeat waits.
-const SETTLES_MAX: usize = 1_024;
+const SETTLES_MAX: usize = 2_048;
 
 /// Enqueues are taken until they have this many jobs. One enqueue is never divided.
 const ENQUEUED_JOBS_MAX: usize = 4_096;

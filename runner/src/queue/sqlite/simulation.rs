@@ -3,7 +3,7 @@
 //! Nothing here knows what a schedule is: see `simulation.rs` of the crate.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -86,7 +86,9 @@ pub(crate) struct Counts {
 
 impl Disk {
     /// A new database, which nobody else has.
-    pub(crate) fn new(number: u64) -> Disk {
+    pub(crate) fn new() -> Disk {
+        static DISKS: AtomicU64 = AtomicU64::new(0);
+        let number = DISKS.fetch_add(1, Ordering::Relaxed);
         let name = format!("file:/simulation-{}-{number}?vfs=memdb", std::process::id());
         let mut reader = connect(&name);
         schema::make_tables(&mut reader, Path::new(&name)).unwrap();
