@@ -16,9 +16,10 @@ const RATE: Target = Target::AtLeast(0.8);
 const MEMORY_MB: f64 = 50.0;
 const MEMORY: Target = Target::AtMost(1.0);
 
-/// The small backlog, and how often it is drained. The first time does not count: the runner has just started.
-const SMALL_JOBS: u64 = 10_000;
-const SMALL_ROUNDS: u64 = 8;
+/// Small backlogs, one after the other: a few that tell how much memory the runner takes, and then those whose rates count. Of
+/// the former most is in flight before the first job ends: how fast they are says nothing of how fast a long one is.
+const SMALL: [u64; 6] = [10_000, 10_000, 10_000, 100_000, 100_000, 100_000];
+const MEMORY_ROUNDS: usize = 3;
 
 /// How much of the large one is drained.
 const DRAINED: u64 = 100_000;
@@ -59,15 +60,19 @@ async fn small(session: &Session<'_>, subject: &Subject) -> Result<Drain> {
     let queue = open_queue(session, folder.path())?;
     let mut runner = Runner::start(folder.path(), &[])?;
     runner.ready().await?;
-    for round in 0..SMALL_ROUNDS {
-        queue.enqueue(subject.new_jobs(0, SMALL_JOBS, false)).await?;
-        until_completed(folder.path(), (round + 1) * SMALL_JOBS).await?;
+    let (mut completed, mut peak_megabytes) = (0, 0.0);
+    for (round, jobs) in SMALL.into_iter().enumerate() {
+        queue.enqueue(subject.new_jobs(0, jobs, false)).await?;
+        completed += jobs;
+        until_completed(folder.path(), completed).await?;
+        if round < MEMORY_ROUNDS {
+            peak_megabytes = runner.peak_megabytes()?;
+        }
     }
     queue.close().await;
-    let peak_megabytes = runner.peak_megabytes()?;
     runner.stop().await?;
     let spans = open_progress(folder.path())?.spans()?;
-    let rates: Vec<f64> = spans.iter().skip(1).map(|span| span.rate()).collect();
+    let rates: Vec<f64> = spans.iter().skip(MEMORY_ROUNDS).map(|span| span.rate()).collect();
     ensure!(!rates.is_empty(), "the small backlogs left no times");
     Ok(Drain { rate: median(&rates), peak_megabytes })
 }

@@ -1,14 +1,31 @@
 //! Enqueueing: new rows.
 
-use rusqlite::{Connection, params};
+use std::sync::LazyLock;
+
+use rusqlite::{Connection, Statement, params};
 
 use super::identity;
 use super::record::Records;
+use super::schema::state;
 use super::tally::Tally;
 use crate::clock::UnixMs;
 use crate::job::name_fault;
 use crate::outcome::{Failure, Kind};
 use crate::queue::{Enqueued, NewJob, QueueError};
+
+/// So many rows go into the table with one statement. Between statements SQLite forgets that the last row went to the end, and
+/// looks for the place of the next one.
+const TOGETHER: usize = 64;
+
+/// A job's row before it is there.
+struct Row<'a> {
+    record: i64,
+    run_at: UnixMs,
+    job_type: &'a str,
+    id: &'a str,
+    metadata: Option<String>,
+    body: &'a str,
+}
 
 /// Says why these cannot be stored at all, if they cannot.
 pub(super) fn check(jobs: &[NewJob]) -> Result<(), QueueError> {
@@ -35,37 +52,72 @@ pub(super) fn apply(
 ) -> rusqlite::Result<Vec<Enqueued>> {
     let highest: Option<i64> =
         connection.prepare_cached("select max(record) from job")?.query_row([], |row| row.get(0))?;
-    let mut insert = connection.prepare_cached(
-        "insert into job(record, state, run_at_ms, enqueued_at_ms, job_type, id, metadata, body)
-         values(?1, 2, ?2, ?3, ?4, ?5, ?6, ?7)",
-    )?;
     let mut record = highest.unwrap_or(0);
     let mut answers = Vec::with_capacity(jobs.len());
+    // Records of the jobs that have an answer, in their order.
+    let mut added = Vec::with_capacity(jobs.len());
     for job in jobs {
         record = records.after(record, now);
+        let (given, is_new) = match job {
+            NewJob::Job { id: Some(id), .. } => (Some(id.clone()), identity::take(connection, id, record, now)?),
+            NewJob::Job { id: None, .. } | NewJob::Malformed { .. } => (None, true),
+        };
+        let id = given.unwrap_or_else(|| records.id(record));
+        answers.push(Enqueued { id, duplicate: !is_new });
+        added.push(record);
         match job {
-            NewJob::Job { job_type, body, id, run_at, metadata } => {
-                if let Some(id) = id
-                    && !identity::take(connection, id, record, now)?
-                {
-                    answers.push(Enqueued { id: id.clone(), duplicate: true });
-                    continue;
-                }
-                let id = id.clone().unwrap_or_else(|| records.id(record));
-                let pairs = (!metadata.is_empty())
-                    .then(|| serde_json::to_string(metadata).expect("strings can be written as JSON"));
-                insert.execute(params![record, run_at.unwrap_or(now).0, now.0, job_type, id, pairs, body])?;
-                tally.waits(job_type);
-                answers.push(Enqueued { id, duplicate: false });
-            }
+            NewJob::Job { job_type, .. } if is_new => tally.waits(job_type),
+            NewJob::Job { .. } => {}
             NewJob::Malformed { bytes, reason } => {
-                let id = records.id(record);
-                bury_malformed(connection, record, &id, bytes, reason, now)?;
-                answers.push(Enqueued { id, duplicate: false });
+                let id = &answers.last().expect("it was just pushed").id;
+                bury_malformed(connection, record, id, bytes, reason, now)?;
             }
         }
     }
+    let rows = jobs.iter().zip(&answers).zip(added).filter(|((_, answer), _)| !answer.duplicate);
+    let rows: Vec<Row<'_>> = rows.filter_map(|((job, answer), record)| Row::of(record, job, answer, now)).collect();
+    insert(connection, &rows, now)?;
     Ok(answers)
+}
+
+/// Adds rows, in the order of their records.
+fn insert(connection: &Connection, rows: &[Row<'_>], now: UnixMs) -> rusqlite::Result<()> {
+    let (together, rest) = rows.as_chunks::<TOGETHER>();
+    if !together.is_empty() {
+        let mut statement = connection.prepare_cached(&INSERT_TOGETHER)?;
+        for rows in together {
+            execute(&mut statement, rows, now)?;
+        }
+    }
+    let mut statement = connection.prepare_cached(&INSERT_ONE)?;
+    for row in rest {
+        execute(&mut statement, std::slice::from_ref(row), now)?;
+    }
+    Ok(())
+}
+
+static INSERT_TOGETHER: LazyLock<String> = LazyLock::new(|| insert_of(TOGETHER));
+static INSERT_ONE: LazyLock<String> = LazyLock::new(|| insert_of(1));
+
+fn insert_of(rows: usize) -> String {
+    const COLUMNS: &str = "record, state, run_at_ms, enqueued_at_ms, job_type, id, metadata, body";
+    let row = format!("(?, {}, ?, ?, ?, ?, ?, ?)", state::WAITING);
+    format!("insert into job({COLUMNS}) values {}", vec![row; rows].join(", "))
+}
+
+/// Adds as many rows as the statement is for.
+fn execute(statement: &mut Statement<'_>, rows: &[Row<'_>], now: UnixMs) -> rusqlite::Result<()> {
+    for (row, first) in rows.iter().zip((1..).step_by(7)) {
+        statement.raw_bind_parameter(first, row.record)?;
+        statement.raw_bind_parameter(first + 1, row.run_at.0)?;
+        statement.raw_bind_parameter(first + 2, now.0)?;
+        statement.raw_bind_parameter(first + 3, row.job_type)?;
+        statement.raw_bind_parameter(first + 4, row.id)?;
+        statement.raw_bind_parameter(first + 5, row.metadata.as_deref())?;
+        statement.raw_bind_parameter(first + 6, row.body)?;
+    }
+    statement.raw_execute()?;
+    Ok(())
 }
 
 fn bury_malformed(
@@ -84,4 +136,16 @@ fn bury_malformed(
         )?
         .execute(params![record, now.0, id, failure.kind.as_str(), failure.message, bytes])?;
     Ok(())
+}
+
+// === impl Row ===
+
+impl<'a> Row<'a> {
+    /// The row of a job; none of a malformed one, whose row is another.
+    fn of(record: i64, job: &'a NewJob, answer: &'a Enqueued, now: UnixMs) -> Option<Row<'a>> {
+        let NewJob::Job { job_type, body, run_at, metadata, .. } = job else { return None };
+        let metadata =
+            (!metadata.is_empty()).then(|| serde_json::to_string(metadata).expect("strings can be written as JSON"));
+        Some(Row { record, run_at: run_at.unwrap_or(now), job_type, id: &answer.id, metadata, body })
+    }
 }

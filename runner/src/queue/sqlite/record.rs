@@ -37,7 +37,7 @@ impl Records {
         let counter = record & ((1 << COUNTER_BITS) - 1);
         let random = u128::from(self.random.hash_one(record)) & ((1 << 59) - 1);
         let bits = ms << 80 | 0x7 << 76 | (counter >> 3) << 64 | 0b10 << 62 | (counter & 0b111) << 59 | random;
-        Uuid::from_u128(bits).to_string()
+        Uuid::from_u128(bits).hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
     }
 }
 
