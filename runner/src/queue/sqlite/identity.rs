@@ -8,7 +8,6 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::record;
-use super::schema::state;
 use super::tally::before;
 use crate::clock::UnixMs;
 
@@ -23,18 +22,17 @@ const PIECE: u32 = 8_192;
 
 /// Whether `id` names the new job `record` from now on; false: it names one that has not ended, or ended not long ago.
 pub(super) fn take(connection: &Connection, id: &str, record: i64, now: UnixMs) -> rusqlite::Result<bool> {
-    let known: Option<(Option<i64>, Option<i64>)> = connection
+    let known: Option<Option<i64>> = connection
         .prepare_cached(
-            "select job.state, coalesce(job.ended_at_ms, departed.ended_at_ms) from identity
+            "select coalesce(job.ended_at_ms, departed.ended_at_ms) from identity
              left join job on job.record = identity.record left join departed on departed.record = identity.record
              where identity.id = ?1",
         )?
-        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row([id], |row| row.get(0))
         .optional()?;
-    match known {
-        Some((Some(state::WAITING | state::RUNNING), _)) => return Ok(false),
-        Some((_, Some(ended))) if ended > before(now, AGE) => return Ok(false),
-        Some(_) | None => {}
+    // Without an end it waits, or runs, or is being added with this one.
+    if known.is_some_and(|ended| ended.is_none_or(|ended| ended > before(now, AGE))) {
+        return Ok(false);
     }
     connection
         .prepare_cached("insert or replace into identity(id, record) values(?1, ?2)")?
@@ -94,6 +92,13 @@ mod tests {
     fn known(connection: &Connection) -> (i64, i64) {
         let sql = "select (select count(*) from identity), (select count(*) from departed)";
         connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+    }
+
+    #[test]
+    fn id_that_is_being_added_is_taken() {
+        let connection = database();
+        assert!(take(&connection, "twice", 1, NOW).unwrap());
+        assert!(!take(&connection, "twice", 2, NOW).unwrap());
     }
 
     #[test]
