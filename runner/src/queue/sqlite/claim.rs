@@ -1,7 +1,7 @@
 //! Claiming: which jobs a runner takes next.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -20,6 +20,12 @@ const OTHER_TYPES_MAX: usize = 256;
 
 /// From this many deaths of runners on, a job runs alone.
 const DEATHS_UNTIL_ALONE: u32 = 2;
+
+/// So many rows are marked with one statement: each costs a start and an end of its own.
+const TOGETHER: usize = 64;
+
+static MARK_TOGETHER: LazyLock<String> = LazyLock::new(|| mark_of(TOGETHER));
+static MARK_ONE: LazyLock<String> = LazyLock::new(|| mark_of(1));
 
 /// A job that was claimed, and not handed out yet.
 #[derive(Debug)]
@@ -193,14 +199,34 @@ impl<'a> Claim<'a> {
             .connection
             .prepare_cached("update counter set fence = fence + 1 returning fence")?
             .query_row([], |row| row.get(0))?;
-        let mut statement =
-            self.connection.prepare_cached("update job set state = 3, runner = ?2, fence = ?3 where record = ?1")?;
         for claimed in &mut self.taken {
             claimed.receipt.fence = self.fence;
-            statement.execute(params![claimed.receipt.record, self.runner, self.fence])?;
+        }
+        let (together, rest) = self.taken.as_chunks::<TOGETHER>();
+        for claimed in together {
+            self.mark_some(&MARK_TOGETHER, claimed)?;
+        }
+        for claimed in rest {
+            self.mark_some(&MARK_ONE, std::slice::from_ref(claimed))?;
         }
         Ok(())
     }
+
+    /// Marks as many as the statement is for.
+    fn mark_some(&self, sql: &str, taken: &[Claimed]) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        statement.raw_bind_parameter(1, self.runner)?;
+        statement.raw_bind_parameter(2, self.fence)?;
+        for (claimed, at) in taken.iter().zip(3..) {
+            statement.raw_bind_parameter(at, claimed.receipt.record)?;
+        }
+        statement.raw_execute()?;
+        Ok(())
+    }
+}
+
+fn mark_of(rows: usize) -> String {
+    format!("update job set state = 3, runner = ?, fence = ? where record in ({})", vec!["?"; rows].join(", "))
 }
 
 // === impl Dry ===
