@@ -28,7 +28,7 @@ const TURN: Duration = Duration::from_millis(100);
 struct Pair {
     handler: Handler,
     bare: Bare,
-    job: Arc<Job>,
+    job: Job,
     stop: CancellationToken,
 }
 
@@ -86,8 +86,8 @@ async fn in_turns(session: &Session<'_>, pair: &Arc<Pair>, threads: &[u32]) -> R
         for (&threads, times) in threads.iter().zip(&mut times) {
             let pair = Arc::clone(pair);
             let timed = tokio::task::spawn_blocking(move || -> Result<(f64, f64)> {
-                let sandbox = timed(threads, &async || pair.attempt().await)?;
-                let bare = timed(threads, &async || Ok(pair.bare.attempt(&pair.job).await?))?;
+                let sandbox = timed(threads, &pair.job, &async |job: &Arc<Job>| pair.attempt(job).await)?;
+                let bare = timed(threads, &pair.job, &async |job: &Arc<Job>| Ok(pair.bare.attempt(job).await?))?;
                 Ok((sandbox, bare))
             });
             let (sandbox, bare) = timed.await.context("the threads that attempts run on broke down")??;
@@ -104,17 +104,19 @@ pub(super) fn bare(session: &Session<'_>, subject: &Subject, scan: bool) -> Resu
     Ok(Bare::new(&subject.file, config.slots, config.ceilings.memory_bytes, scan)?)
 }
 
-/// Runs attempts on some threads for a while, one after the other on each; answers how many microseconds one took.
-pub(super) fn timed(threads: u32, attempt: &(impl AsyncFn() -> Result<()> + Sync)) -> Result<f64> {
+/// Runs attempts on some threads for a while, one after the other on each; answers how many microseconds one took. Each
+/// thread has a job of its own, as slots have.
+pub(super) fn timed(threads: u32, job: &Job, attempt: &(impl AsyncFn(&Arc<Job>) -> Result<()> + Sync)) -> Result<f64> {
     let together = Barrier::new(threads as usize);
     let one_thread = || -> Result<f64> {
         let runtime = Builder::new_current_thread().build();
+        let job = Arc::new(job.clone());
         together.wait();
         runtime?.block_on(async {
             let begun = Instant::now();
             let mut attempts = 0_u64;
             while begun.elapsed() < TURN {
-                attempt().await?;
+                attempt(&job).await?;
                 attempts += 1;
             }
             Ok(micros(begun.elapsed()) / attempts as f64)
@@ -149,11 +151,11 @@ impl Pair {
         let log = Arc::new(HandlerLog::new(generation.clone()));
         let handler = Handler::new(subject.name.as_str().into(), generation, manifest, component, log);
         let bare = bare(session, subject, scan)?;
-        Ok(Pair { handler, bare, job: Arc::new(subject.job()), stop: CancellationToken::new() })
+        Ok(Pair { handler, bare, job: subject.job(), stop: CancellationToken::new() })
     }
 
-    async fn attempt(&self) -> Result<()> {
-        match self.handler.run(&self.job, &self.stop).await.outcome {
+    async fn attempt(&self, job: &Arc<Job>) -> Result<()> {
+        match self.handler.run(job, &self.stop).await.outcome {
             Outcome::Complete { .. } => Ok(()),
             other => bail!("`{}` does not complete its job: {other:?}", self.handler.name),
         }

@@ -59,7 +59,8 @@ pub(super) async fn measure(session: &mut Session<'_>, subject: &Subject) -> Res
 /// So many jobs that a drain is long enough to be timed, and with a slow handler not too long.
 async fn jobs(session: &Session<'_>, subject: &Subject, bare: &Arc<Bare>) -> Result<u64> {
     let (bare, job) = (Arc::clone(bare), subject.job());
-    let timed = tokio::task::spawn_blocking(move || timed(1, &async || Ok(bare.attempt(&job).await?)));
+    let timed =
+        tokio::task::spawn_blocking(move || timed(1, &job, &async |job: &Arc<Job>| Ok(bare.attempt(job).await?)));
     let attempt_micros = timed.await.context("the thread that attempts run on broke down")??;
     let (most, most_micros) = session.bench.sized((200_000, 10e6), (50_000, 2.5e6));
     Ok(((f64::from(session.bench.cores) * most_micros / attempt_micros) as u64).clamp(100, most))
