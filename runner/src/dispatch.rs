@@ -221,13 +221,8 @@ impl Dispatcher {
             return self.settle(delivery, Settlement { disposition: Disposition::Park, attempt: None }, Some(turn));
         };
         if !delivery.is_held() {
-            // Dropped, it is put back, unless another runner has taken it over.
-            drop(delivery);
-            over.after(None);
-            if self.backlog().settled(&turn) {
-                self.changed.notify_one();
-            }
-            return;
+            // Dropped, it is put back, unless another runner has taken it over; and `over` gives its turn back.
+            return drop(delivery);
         }
         let executing = delivery.executing();
         let started_at = self.parts.clock.now();

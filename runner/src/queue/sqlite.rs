@@ -41,6 +41,7 @@ mod settle;
 pub(crate) mod simulation;
 mod slots;
 mod tally;
+mod together;
 mod upkeep;
 mod writer;
 

@@ -48,8 +48,8 @@ pub(super) struct Built {
     pub(super) scans_pages: bool,
 }
 
-/// Sets the engines up, one for each thread that attempts run on. `spare_bytes` is what `quiet` adds to a memory beyond its limit. The kernel is asked which pages were
-/// written where that is safe, and if `may_scan`.
+/// Sets the engines up, one for each thread that attempts run on. `spare_bytes` is what `quiet` adds to a memory beyond its
+/// limit. The kernel is asked which pages were written where that is safe, and if `may_scan`.
 pub(super) fn build(config: &Config, spare_bytes: u64, may_scan: bool) -> Result<Built, SandboxError> {
     let scans_pages = may_scan && page_map_scan_is_safe();
     let pools = config.threads.clamp(1, POOLS_MAX);

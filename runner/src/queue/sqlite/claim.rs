@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::together::Together;
 use crate::clock::UnixMs;
 use crate::job::Job;
 use crate::queue::{Demand, Receipt};
@@ -21,11 +22,11 @@ const OTHER_TYPES_MAX: usize = 256;
 /// From this many deaths of runners on, a job runs alone.
 const DEATHS_UNTIL_ALONE: u32 = 2;
 
-/// So many rows are marked with one statement: each costs a start and an end of its own.
-const TOGETHER: usize = 64;
-
-static MARK_TOGETHER: LazyLock<String> = LazyLock::new(|| mark_of(TOGETHER));
-static MARK_ONE: LazyLock<String> = LazyLock::new(|| mark_of(1));
+static MARK: LazyLock<Together> = LazyLock::new(|| {
+    Together::of(|rows| {
+        format!("update job set state = 3, runner = ?, fence = ? where record in ({})", vec!["?"; rows].join(", "))
+    })
+});
 
 /// A job that was claimed, and not handed out yet.
 #[derive(Debug)]
@@ -202,31 +203,12 @@ impl<'a> Claim<'a> {
         for claimed in &mut self.taken {
             claimed.receipt.fence = self.fence;
         }
-        let (together, rest) = self.taken.as_chunks::<TOGETHER>();
-        for claimed in together {
-            self.mark_some(&MARK_TOGETHER, claimed)?;
-        }
-        for claimed in rest {
-            self.mark_some(&MARK_ONE, std::slice::from_ref(claimed))?;
-        }
-        Ok(())
+        MARK.execute(self.connection, &self.taken, |statement, taken| {
+            statement.raw_bind_parameter(1, self.runner)?;
+            statement.raw_bind_parameter(2, self.fence)?;
+            taken.iter().zip(3..).try_for_each(|(claimed, at)| statement.raw_bind_parameter(at, claimed.receipt.record))
+        })
     }
-
-    /// Marks as many as the statement is for.
-    fn mark_some(&self, sql: &str, taken: &[Claimed]) -> rusqlite::Result<()> {
-        let mut statement = self.connection.prepare_cached(sql)?;
-        statement.raw_bind_parameter(1, self.runner)?;
-        statement.raw_bind_parameter(2, self.fence)?;
-        for (claimed, at) in taken.iter().zip(3..) {
-            statement.raw_bind_parameter(at, claimed.receipt.record)?;
-        }
-        statement.raw_execute()?;
-        Ok(())
-    }
-}
-
-fn mark_of(rows: usize) -> String {
-    format!("update job set state = 3, runner = ?, fence = ? where record in ({})", vec!["?"; rows].join(", "))
 }
 
 // === impl Dry ===

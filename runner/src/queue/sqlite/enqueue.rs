@@ -8,14 +8,17 @@ use super::identity;
 use super::record::Records;
 use super::schema::state;
 use super::tally::Tally;
+use super::together::Together;
 use crate::clock::UnixMs;
 use crate::job::name_fault;
 use crate::outcome::{Failure, Kind};
 use crate::queue::{Enqueued, NewJob, QueueError};
 
-/// So many rows go into the table with one statement. Between statements SQLite forgets that the last row went to the end, and
-/// looks for the place of the next one.
-const TOGETHER: usize = 64;
+static INSERT: LazyLock<Together> = LazyLock::new(|| {
+    let columns = "record, state, run_at_ms, enqueued_at_ms, job_type, id, metadata, body";
+    let row = format!("(?, {}, ?, ?, ?, ?, ?, ?)", state::WAITING);
+    Together::of(|rows| format!("insert into job({columns}) values {}", vec![row.as_str(); rows].join(", ")))
+});
 
 /// A job's row before it is there.
 struct Row<'a> {
@@ -76,37 +79,12 @@ pub(super) fn apply(
     }
     let rows = jobs.iter().zip(&answers).zip(added).filter(|((_, answer), _)| !answer.duplicate);
     let rows: Vec<Row<'_>> = rows.filter_map(|((job, answer), record)| Row::of(record, job, answer, now)).collect();
-    insert(connection, &rows, now)?;
+    INSERT.execute(connection, &rows, |statement, rows| bind(statement, rows, now))?;
     Ok(answers)
 }
 
-/// Adds rows, in the order of their records.
-fn insert(connection: &Connection, rows: &[Row<'_>], now: UnixMs) -> rusqlite::Result<()> {
-    let (together, rest) = rows.as_chunks::<TOGETHER>();
-    if !together.is_empty() {
-        let mut statement = connection.prepare_cached(&INSERT_TOGETHER)?;
-        for rows in together {
-            execute(&mut statement, rows, now)?;
-        }
-    }
-    let mut statement = connection.prepare_cached(&INSERT_ONE)?;
-    for row in rest {
-        execute(&mut statement, std::slice::from_ref(row), now)?;
-    }
-    Ok(())
-}
-
-static INSERT_TOGETHER: LazyLock<String> = LazyLock::new(|| insert_of(TOGETHER));
-static INSERT_ONE: LazyLock<String> = LazyLock::new(|| insert_of(1));
-
-fn insert_of(rows: usize) -> String {
-    const COLUMNS: &str = "record, state, run_at_ms, enqueued_at_ms, job_type, id, metadata, body";
-    let row = format!("(?, {}, ?, ?, ?, ?, ?, ?)", state::WAITING);
-    format!("insert into job({COLUMNS}) values {}", vec![row; rows].join(", "))
-}
-
-/// Adds as many rows as the statement is for.
-fn execute(statement: &mut Statement<'_>, rows: &[Row<'_>], now: UnixMs) -> rusqlite::Result<()> {
+/// Fills in the rows that the statement is for.
+fn bind(statement: &mut Statement<'_>, rows: &[Row<'_>], now: UnixMs) -> rusqlite::Result<()> {
     for (row, first) in rows.iter().zip((1..).step_by(7)) {
         statement.raw_bind_parameter(first, row.record)?;
         statement.raw_bind_parameter(first + 1, row.run_at.0)?;
@@ -116,7 +94,6 @@ fn execute(statement: &mut Statement<'_>, rows: &[Row<'_>], now: UnixMs) -> rusq
         statement.raw_bind_parameter(first + 5, row.metadata.as_deref())?;
         statement.raw_bind_parameter(first + 6, row.body)?;
     }
-    statement.raw_execute()?;
     Ok(())
 }
 
