@@ -15,6 +15,7 @@ use crate::generation::Generation;
 use crate::job::Job;
 use crate::outcome::{Disposition, Failure, Kind};
 
+pub mod kafka;
 mod open;
 pub mod sqlite;
 
