@@ -222,6 +222,11 @@ impl TestRunner {
         child.wait().expect("it is our child")
     }
 
+    /// Whether it was started, and nobody waited for its end.
+    pub(crate) fn is_started(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// Whether the runner has ended, and all that it said is read.
     pub(crate) fn is_gone(&mut self) -> bool {
         let process = self.process.as_mut().expect("it was started");
