@@ -9,6 +9,8 @@ use crate::clock::{Clock, SystemClock};
 
 pub(crate) mod client;
 pub(crate) mod envelope;
+pub(crate) mod record;
+mod tier;
 
 /// How a Kafka queue is opened.
 #[derive(Debug, Clone)]
