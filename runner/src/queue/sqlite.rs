@@ -12,9 +12,10 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use self::inbox::{Enqueue, How, Inbox, Order, Settle, Told};
+use self::inbox::{Enqueue, How, Inbox, Order, Settle};
 use self::right::Right;
 use self::slots::Slots;
+use super::told::Told;
 use super::{
     Answer, Delivery, Demand, Enqueued, Filter, Keep, Listed, NewJob, OnSettled, Queue, QueueError, Receipt, Release,
     Settlement, Shown, State, Stats,
@@ -234,7 +235,7 @@ impl Queue for SqliteQueue {
     }
 
     fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'static, Result<Vec<Enqueued>, QueueError>> {
-        if let Err(error) = enqueue::check(&jobs) {
+        if let Err(error) = super::check_new(&jobs) {
             return Box::pin(async { Err(error) });
         }
         let (reply, answered) = oneshot::channel();
