@@ -6,6 +6,7 @@ pub(crate) use self::topic::{Committed, TIERS, Topic};
 
 mod account;
 mod broker;
+mod contract;
 mod deaths;
 mod fleet;
 mod outages;
