@@ -64,12 +64,10 @@ impl Account {
         let mut account = Account { accepted, dead: topic.dead().len(), ..Account::default() };
         for (member, (runner, deaths)) in members.iter().enumerate() {
             for (process, at) in deaths.iter().enumerate() {
-                account.deaths.insert((member, process + 1), *at);
+                account.deaths.insert((member, process), *at);
             }
-            let mut process = 0;
-            for line in runner.log() {
-                process += usize::from(message(&line).starts_with("ready: "));
-                account.read((member, process), &line);
+            for (process, lines) in runner.log_by_process().iter().enumerate() {
+                lines.iter().for_each(|line| account.read((member, process), line));
             }
         }
         for runs in account.runs.values_mut() {
