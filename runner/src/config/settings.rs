@@ -217,6 +217,29 @@ impl Settings {
         self.read(key, default, |raw| not_empty(string(raw)?), String::clone)
     }
 
+    /// Reads a string that may be left out.
+    pub fn text_if_any(&mut self, key: &'static str) -> Option<String> {
+        let parse = |raw: &Raw| Ok(Some(not_empty(string(raw)?)?));
+        self.read(key, None, parse, |value| value.clone().unwrap_or_default())
+    }
+
+    /// Reads one of some words, of which the first is the default.
+    pub fn choice<T: Copy + PartialEq>(&mut self, key: &'static str, choices: &[(&'static str, T)]) -> T {
+        let parse = |raw: &Raw| {
+            let chosen = choices.iter().find(|(word, _)| matches!(raw, Raw::Text(text) if text == word));
+            chosen.map(|(_, value)| *value).ok_or_else(|| {
+                let words: Vec<String> = choices.iter().map(|(word, _)| format!("`{word}`")).collect();
+                let (last, others) = words.split_last().expect("there is a default");
+                format!("is none of {} and {last}", others.join(", "))
+            })
+        };
+        let show = |value: &T| {
+            let (word, _) = choices.iter().find(|(_, choice)| choice == value).expect("it is one of them");
+            (*word).to_owned()
+        };
+        self.read(key, choices[0].1, parse, show)
+    }
+
     /// Reads a list of strings. One string is a list of one.
     pub fn texts(&mut self, key: &'static str, default: Vec<String>) -> Vec<String> {
         let parse = |raw: &Raw| match raw {
@@ -227,7 +250,8 @@ impl Settings {
     }
 
     /// Reads a table of names and values that are somebody else's. In the environment: `NAME=VALUE`, with commas between.
-    pub fn map(&mut self, key: &'static str) -> BTreeMap<String, String> {
+    /// Values whose name `is_shown` does not take are secret.
+    pub fn map(&mut self, key: &'static str, is_shown: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
         self.maps.push(key);
         let below = format!("{key}.");
         let names: Vec<String> =
@@ -252,9 +276,34 @@ impl Settings {
                 }
             }
         }
-        let value = map.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",");
+        let show = |(name, value): (&String, &String)| match is_shown(name) {
+            true => format!("{name}={value}"),
+            false => format!("{name}=***"),
+        };
+        let value = map.iter().map(show).collect::<Vec<_>>().join(",");
         self.effective.push(Effective { key, value, origin: origin.unwrap_or(Origin::Default) });
         map
+    }
+
+    /// Reads `KEY.NAME.PART` for all names, as tables in a table are written; answers each with where it came from. What else
+    /// stands below `key` is a fault.
+    pub fn parts_of_tables(&mut self, key: &'static str, part: &'static str) -> BTreeMap<String, (String, Origin)> {
+        self.maps.push(key);
+        let (below, behind) = (format!("{key}."), format!(".{part}"));
+        let mut parts = BTreeMap::new();
+        for (name, (raw, origin)) in self.given.clone() {
+            let Some(rest) = name.strip_prefix(&below) else { continue };
+            let Some(table) = rest.strip_suffix(&behind) else {
+                let message = format!("is unknown: in a table of `{key}` stands `{part}`");
+                self.fault(Some(&name), Some(origin), message, None);
+                continue;
+            };
+            match self.expand(&raw, &origin).and_then(|raw| not_empty(string(&raw)?)) {
+                Ok(value) => drop(parts.insert(table.to_owned(), (value, origin))),
+                Err(message) => self.fault(Some(&name), Some(origin), message, None),
+            }
+        }
+        parts
     }
 
     /// Ends reading: everything that was set must have been read.

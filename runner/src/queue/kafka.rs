@@ -1,6 +1,8 @@
 //! The queue in Kafka: one topic of jobs, which any producer may write, and topics of our own beside it.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,9 @@ use crate::clock::{Clock, SystemClock};
 pub(crate) mod client;
 pub(crate) mod envelope;
 pub(crate) mod topics;
+
+pub(crate) use client::properties::check as check_properties;
+pub(crate) use topics::Names;
 
 /// How a Kafka queue is opened.
 #[derive(Debug, Clone)]
@@ -31,7 +36,7 @@ pub struct Options {
     /// Configuration of a job topic that is created.
     pub topic_config: BTreeMap<String, String>,
     /// Properties of librdkafka, over ours. They may hold secrets.
-    pub client: BTreeMap<String, String>,
+    pub client: Properties,
     /// Where the token for OAUTHBEARER is, which somebody else keeps fresh.
     pub oauth_token_file: Option<PathBuf>,
     /// What a crash may repeat.
@@ -51,6 +56,10 @@ pub struct Options {
     /// The time of day.
     pub clock: Arc<dyn Clock>,
 }
+
+/// Properties of librdkafka that somebody set. Those that are secret are not shown by `Debug`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Properties(pub BTreeMap<String, String>);
 
 /// A topic of jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +106,7 @@ impl Options {
             partitions: 0,
             replication: 0,
             topic_config: BTreeMap::new(),
-            client: BTreeMap::new(),
+            client: Properties::default(),
             oauth_token_file: None,
             guarantee: Guarantee::default(),
             in_flight: 16_384,
@@ -108,5 +117,34 @@ impl Options {
             state_dir: state_dir.into(),
             clock: Arc::new(SystemClock),
         }
+    }
+}
+
+// === impl Properties ===
+
+impl Properties {
+    /// Whether the value of a property must not be shown.
+    pub fn is_secret(name: &str) -> bool {
+        client::properties::is_secret(name)
+    }
+
+    /// One that only the classic group protocol has, if there is one.
+    pub fn classic_only(&self) -> Option<&'static str> {
+        client::properties::CLASSIC_ONLY.into_iter().find(|name| self.contains_key(*name))
+    }
+}
+
+impl Deref for Properties {
+    type Target = BTreeMap<String, String>;
+
+    fn deref(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Properties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |(name, value)| (name, if Properties::is_secret(name) { "***" } else { String::as_str(value) });
+        f.debug_map().entries(self.0.iter().map(shown)).finish()
     }
 }

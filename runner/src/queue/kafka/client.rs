@@ -123,7 +123,7 @@ fn ours() -> ClientConfig {
 }
 
 fn set_theirs(config: &mut ClientConfig, options: &Options) {
-    for (name, value) in &options.client {
+    for (name, value) in options.client.iter() {
         config.set(name, value);
     }
     config.set("bootstrap.servers", &options.brokers);

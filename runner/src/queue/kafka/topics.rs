@@ -59,7 +59,7 @@ pub(crate) const TIERS: [(&str, Duration); 6] = [
 ];
 
 /// The longest name of a job topic: ours must be names too, of 249 characters at most.
-pub(crate) const NAME_LEN_MAX: usize = 249 - ".retry.10m".len();
+const NAME_LEN_MAX: usize = 249 - ".retry.10m".len();
 
 /// How much larger than the job that it is about a record of ours can be: what our header says of it.
 const OVERHEAD_BYTES: u64 = 256 << 10;
@@ -109,6 +109,20 @@ impl Names {
             parked: format!("{jobs}.parked"),
             dead: format!("{jobs}.dead"),
         }
+    }
+
+    /// What is wrong with the name of a job topic, in a fragment that fits behind a key.
+    pub(crate) fn fault(jobs: &str) -> Option<String> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if jobs.is_empty() || jobs.len() > NAME_LEN_MAX || !jobs.chars().all(legal) {
+            return Some(format!("`{jobs}` is no topic name: up to {NAME_LEN_MAX} letters, digits, `.`, `_` and `-`"));
+        }
+        matches!(jobs, "." | "..").then(|| format!("`{jobs}` is no topic name"))
+    }
+
+    /// Whether one of ours is called so.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.ours().any(|ours| ours == name)
     }
 
     /// All of ours.
@@ -343,7 +357,7 @@ impl<'a> Asker<'a> {
     }
 
     fn protocol(&self) -> Protocol {
-        let classic = client::properties::CLASSIC_ONLY.iter().any(|name| self.options.client.contains_key(*name));
+        let classic = self.options.client.classic_only().is_some();
         match self.options.group_protocol {
             GroupProtocol::Consumer => Protocol::Consumer,
             GroupProtocol::Auto if !classic && self.has_heartbeat() => Protocol::Consumer,
