@@ -11,6 +11,8 @@ use crate::clock::{Clock, SystemClock};
 
 pub(crate) mod client;
 pub(crate) mod envelope;
+pub(crate) mod record;
+mod tier;
 pub(crate) mod topics;
 
 pub(crate) use client::properties::check as check_properties;
