@@ -96,13 +96,7 @@ fn on_queue<T>(config: &Config, work: impl AsyncFnOnce(&dyn Queue) -> Result<T, 
 /// The same for a queue that is only looked at, or whose jobs are only changed: a queue that is not there is a mistake in
 /// its name, and is not made.
 fn on_present_queue<T>(config: &Config, work: impl AsyncFnOnce(&dyn Queue) -> Result<T, Fault>) -> Result<T, Fault> {
-    let path = &config.queue.path;
-    if !path.exists() {
-        let message = format!("there is no queue at `{}`", path.display());
-        let hint = "name it by `--queue sqlite:FILE`; `sandhog enqueue` and `sandhog run` make one";
-        return Err(QueueError::lasting(message).with_hint(hint).into());
-    }
-    on_queue(config, work)
+    on_opened(queue::open_present(config), work)
 }
 
 // === impl Cli ===

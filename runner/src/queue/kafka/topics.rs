@@ -217,7 +217,7 @@ impl<'a> Asker<'a> {
             if let Some((RDKafkaErrorCode::Authentication, _)) = failure {
                 return Err(self.unreachable(failure));
             }
-            let explained = explain(&error, "find topic", name);
+            let explained = explain(&error, "cannot find topic", name);
             if !explained.transient {
                 return Err(explained);
             }
@@ -258,7 +258,7 @@ impl<'a> Asker<'a> {
         let names = missing.iter().map(|topic| topic.name).collect::<Vec<_>>().join("`, `");
         let results = self
             .wait(admin.create_topics(&topics, &self.admin_options()))
-            .map_err(|e| explain(&e, "create topics", &names))?;
+            .map_err(|e| explain(&e, "cannot create topics", &names))?;
         for result in results {
             match result {
                 Ok(name) => tracing::info!(kafka.topic = %name, "topic `{name}` created"),
@@ -270,9 +270,9 @@ impl<'a> Asker<'a> {
                 Err((name, code @ RDKafkaErrorCode::InvalidReplicationFactor)) => {
                     let hint =
                         "set `queue.kafka.replication` to at most the number of brokers, or to 0 for their default";
-                    return Err(explain(&KafkaError::AdminOp(code), "create topic", &name).with_hint(hint));
+                    return Err(explain(&KafkaError::AdminOp(code), "cannot create topic", &name).with_hint(hint));
                 }
-                Err((name, code)) => return Err(explain(&KafkaError::AdminOp(code), "create topic", &name)),
+                Err((name, code)) => return Err(explain(&KafkaError::AdminOp(code), "cannot create topic", &name)),
             }
         }
         Ok(())
@@ -284,13 +284,13 @@ impl<'a> Asker<'a> {
         let admin = self.admin()?;
         let results = self
             .wait(admin.create_partitions([&more], &self.admin_options()))
-            .map_err(|e| explain(&e, "add partitions to topic", name))?;
+            .map_err(|e| explain(&e, "cannot add partitions to topic", name))?;
         for result in results {
             match result {
                 Ok(name) => tracing::info!(kafka.topic = %name, "topic `{name}` has {partitions} partitions now"),
                 // Another runner was quicker.
                 Err((_, RDKafkaErrorCode::InvalidPartitions)) => {}
-                Err((name, code)) => return Err(explain(&KafkaError::AdminOp(code), "add partitions to topic", &name)),
+                Err((name, code)) => return Err(explain(&KafkaError::AdminOp(code), "cannot add partitions to topic", &name)),
             }
         }
         Ok(())
@@ -303,7 +303,7 @@ impl<'a> Asker<'a> {
             [jobs].iter().chain(ours).map(|name| ResourceSpecifier::Topic(name)).collect();
         let results = self
             .wait(admin.describe_configs(&topics, &self.admin_options()))
-            .map_err(|e| explain(&e, "read the configuration of topic", jobs))?;
+            .map_err(|e| explain(&e, "cannot read the configuration of topic", jobs))?;
         let mut configs = BTreeMap::new();
         for (name, result) in [jobs].iter().chain(ours).zip(results) {
             match result {
@@ -349,7 +349,7 @@ impl<'a> Asker<'a> {
     /// No broker answers, for the reason that a connection gave.
     fn unreachable(&self, failure: Option<(RDKafkaErrorCode, String)>) -> QueueError {
         let (code, why) = failure.unwrap_or((RDKafkaErrorCode::OperationTimedOut, String::new()));
-        let mut error = explain(&KafkaError::Global(code), "connect to Kafka at", &self.options.brokers);
+        let mut error = explain(&KafkaError::Global(code), "cannot connect to Kafka at", &self.options.brokers);
         if !why.is_empty() {
             error.message = format!("cannot connect to Kafka at `{}`: {why}", self.options.brokers);
         }
