@@ -11,6 +11,7 @@ use crate::retry::{Backoff, Policy};
 use crate::telemetry::Format;
 
 mod environment;
+mod fault;
 mod kafka;
 pub mod quantity;
 pub mod settings;

@@ -61,11 +61,14 @@ impl KafkaConfig {
     /// Reads `[queue.kafka]`. A topic in the URL goes over those that stand there.
     pub(super) fn read(settings: &mut Settings, application_name: &str, url_topic: Option<&str>) -> KafkaConfig {
         let consumer_group = settings.text("queue.kafka.consumer_group", "job_queue_consumer".to_owned());
-        let group_protocol = settings.choice("queue.kafka.group_protocol", &[
-            ("auto", GroupProtocol::Auto),
-            ("consumer", GroupProtocol::Consumer),
-            ("classic", GroupProtocol::Classic),
-        ]);
+        let group_protocol = settings.choice(
+            "queue.kafka.group_protocol",
+            &[
+                ("auto", GroupProtocol::Auto),
+                ("consumer", GroupProtocol::Consumer),
+                ("classic", GroupProtocol::Classic),
+            ],
+        );
         KafkaConfig {
             consumer_group,
             group_protocol,
@@ -76,17 +79,16 @@ impl KafkaConfig {
             topic_config: settings.map("queue.kafka.topic_config", |_| true),
             client: Properties(settings.map("queue.kafka.client", |name| !Properties::is_secret(name))),
             oauth_token_file: settings.text_if_any("queue.kafka.oauth_token_file").map(PathBuf::from),
-            delivery: settings.choice("queue.kafka.delivery", &[
-                ("at-least-once", Guarantee::AtLeastOnce),
-                ("exactly-once-in-kafka", Guarantee::ExactlyOnceInKafka),
-            ]),
+            delivery: settings.choice(
+                "queue.kafka.delivery",
+                &[("at-least-once", Guarantee::AtLeastOnce), ("exactly-once-in-kafka", Guarantee::ExactlyOnceInKafka)],
+            ),
             in_flight: settings.whole("queue.kafka.in_flight", 16_384),
             in_flight_bytes: settings.size("queue.kafka.in_flight_bytes", 64 << 20),
         }
     }
 
     pub(super) fn check(&self, settings: &mut Settings) {
-        self.check_topics(settings);
         self.check_client(settings);
         let (jobs, bytes) = (self.in_flight, self.in_flight_bytes);
         settings.require("queue.kafka.in_flight", (1..=IN_FLIGHT_MAX).contains(&jobs), || {
@@ -102,25 +104,6 @@ impl KafkaConfig {
         });
     }
 
-    fn check_topics(&self, settings: &mut Settings) {
-        for topic in &self.topics {
-            let fault = Names::fault(&topic.name);
-            let key = if settings.origin("queue.kafka.topics").is_some() { "queue.kafka.topics" } else { "queue.kafka.topic" };
-            settings.require(key, fault.is_none(), || fault.unwrap_or_default());
-        }
-        for (at, topic) in self.topics.iter().enumerate() {
-            let others = self.topics.iter().enumerate().filter(|(other, _)| *other != at);
-            for (_, other) in others {
-                settings.require("queue.kafka.topics", topic.name != other.name, || {
-                    format!("has `{}` twice", topic.name)
-                });
-                settings.require("queue.kafka.topics", !Names::new(&topic.name).has(&other.name), || {
-                    format!("has `{}`, which is the queue's own beside `{}`", other.name, topic.name)
-                });
-            }
-        }
-    }
-
     fn check_client(&self, settings: &mut Settings) {
         for refusal in check_properties(&self.client) {
             let key = format!("queue.kafka.client.{}", refusal.name);
@@ -128,9 +111,11 @@ impl KafkaConfig {
             settings.fault(Some(&key), origin, refusal.message, refusal.hint);
         }
         let classic = self.client.classic_only();
-        settings.require("queue.kafka.group_protocol", self.group_protocol != GroupProtocol::Consumer || classic.is_none(), || {
-            format!("`consumer` does not go with `{}` in `queue.kafka.client`", classic.unwrap_or_default())
-        });
+        settings.require(
+            "queue.kafka.group_protocol",
+            self.group_protocol != GroupProtocol::Consumer || classic.is_none(),
+            || format!("`consumer` does not go with `{}` in `queue.kafka.client`", classic.unwrap_or_default()),
+        );
         let mechanism = self.client.get("sasl.mechanism").or_else(|| self.client.get("sasl.mechanisms"));
         let by_token = mechanism.is_some_and(|mechanism| mechanism.eq_ignore_ascii_case("OAUTHBEARER"));
         settings.require("queue.kafka.oauth_token_file", !by_token || self.oauth_token_file.is_some(), || {
@@ -143,37 +128,55 @@ impl KafkaConfig {
 /// `topic.NAME`, the application's name. The tables say the types of what has none, too.
 fn read_topics(settings: &mut Settings, application_name: &str, url_topic: Option<&str>) -> Vec<Topic> {
     let types = settings.parts_of_tables("queue.kafka.topic", "job_type");
-    let default = match url_topic {
-        Some(topic) => topic.to_owned(),
-        None => topic_name(application_name),
-    };
-    let topic_origin = settings.origin("queue.kafka.topic").cloned();
-    let topic = settings.read("queue.kafka.topic", default.clone(), name, String::clone);
-    let topics_origin = settings.origin("queue.kafka.topics").cloned();
-    let topics = settings.texts("queue.kafka.topics", Vec::new());
+    let (one, several, url) = ("queue.kafka.topic", "queue.kafka.topics", "queue.url");
+    let topic = settings.read(one, topic_name(application_name), name, String::clone);
+    let topics = settings.texts(several, Vec::new());
     // In a variable they have commas between.
-    let topics: Vec<String> = topics.iter().flat_map(|names| names.split(',')).map(|name| name.trim().to_owned()).collect();
-    if topic_origin.is_some() && topics_origin.is_some() && url_topic.is_none() {
-        settings.require("queue.kafka.topics", false, || "and `queue.kafka.topic` are both set".to_owned());
-    }
-    let (names, by) = match (url_topic, topics_origin, topic_origin) {
-        (Some(topic), ..) => (vec![topic.to_owned()], settings.origin("queue.url").cloned()),
-        (None, Some(origin), _) => (topics, Some(origin)),
-        (None, None, Some(origin)) => (vec![topic], Some(origin)),
-        (None, None, None) if types.is_empty() => (vec![default], None),
-        (None, None, None) => (types.keys().cloned().collect(), None),
+    let topics: Vec<String> =
+        topics.iter().flat_map(|names| names.split(',')).map(|name| name.trim().to_owned()).collect();
+    let given = |settings: &Settings, key: &str| settings.origin(key).is_some();
+    let both = given(settings, one) && given(settings, several) && url_topic.is_none();
+    settings.require(several, !both, || format!("and `{one}` are both set"));
+    let (key, names) = match url_topic {
+        Some(topic) => (url, vec![topic.to_owned()]),
+        None if given(settings, several) => (several, topics),
+        None if given(settings, one) || types.is_empty() => (one, vec![topic]),
+        None => (one, types.keys().cloned().collect()),
     };
+    check_topics(settings, key, &names);
+    let by = settings.origin(key).cloned();
     for (name, (_, origin)) in &types {
         // A flag or a variable that names another topic than the file does not make the file wrong.
         let overridden = by.as_ref().is_some_and(|by| !matches!(by, Origin::File { .. }) && by > origin);
         if !names.contains(name) && !overridden {
-            let key = format!("queue.kafka.topic.{name}");
-            let message = "is none of the topics that jobs are taken from".to_owned();
-            settings.fault(Some(&key), Some(origin.clone()), message, Some("name it in `queue.kafka.topics`".to_owned()));
+            let key = format!("{one}.{name}");
+            let (message, hint) = ("is none of the topics that jobs are taken from", "name it in `queue.kafka.topics`");
+            settings.fault(Some(&key), Some(origin.clone()), message.to_owned(), Some(hint.to_owned()));
         }
     }
     let of = |name: String| Topic { job_type: types.get(&name).map(|(job_type, _)| job_type.clone()), name };
-    names.into_iter().map(of).collect()
+    let topics: Vec<Topic> = names.into_iter().map(of).collect();
+    let shown = topics.iter().map(|topic| match &topic.job_type {
+        Some(job_type) => format!("{}={job_type}", topic.name),
+        None => topic.name.clone(),
+    });
+    let shown = shown.collect::<Vec<_>>().join(",");
+    let by = by.or_else(|| types.values().next().map(|(_, origin)| origin.clone()));
+    settings.show(one, shown, by.unwrap_or(Origin::Default));
+    topics
+}
+
+fn check_topics(settings: &mut Settings, key: &'static str, names: &[String]) {
+    settings.require(key, !names.is_empty(), || "names none".to_owned());
+    for (at, name) in names.iter().enumerate() {
+        let fault = Names::fault(name);
+        settings.require(key, fault.is_none(), || fault.unwrap_or_default());
+        settings.require(key, !names[..at].contains(name), || format!("has `{name}` twice"));
+        let ours = names.iter().find(|other| Names::new(name).has(other));
+        settings.require(key, ours.is_none(), || {
+            format!("has `{}`, which is the queue's own beside `{name}`", ours.map_or("", String::as_str))
+        });
+    }
 }
 
 fn name(raw: &Raw) -> Result<String, String> {
@@ -200,8 +203,10 @@ fn parse_broker(broker: &str) -> Result<String, String> {
     let port_follows = |rest: &str| rest.is_empty() || rest.starts_with(':');
     let (host, rest) = match broker.strip_prefix('[') {
         Some(inner) => {
-            let (host, rest) = inner.split_once(']').ok_or_else(|| format!("has a `[` without its `]` in `{broker}`"))?;
-            host.parse::<std::net::Ipv6Addr>().map_err(|_| format!("has no IPv6 address in the brackets of `{broker}`"))?;
+            let (host, rest) =
+                inner.split_once(']').ok_or_else(|| format!("has a `[` without its `]` in `{broker}`"))?;
+            host.parse::<std::net::Ipv6Addr>()
+                .map_err(|_| format!("has no IPv6 address in the brackets of `{broker}`"))?;
             (format!("[{host}]"), rest)
         }
         None => {
@@ -223,3 +228,6 @@ fn parse_broker(broker: &str) -> Result<String, String> {
         _ => Err(format!("has `{port}` where a port belongs, in `{broker}` (IPv6 addresses stand in brackets)")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::quantity;
 
+pub use super::fault::{Fault, Faults};
+
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
@@ -48,23 +50,6 @@ pub enum Raw {
     /// What no setting is, by its TOML name.
     Other(&'static str),
 }
-
-/// What is wrong with a setting.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Fault {
-    /// The key, if it is one's.
-    pub key: Option<String>,
-    /// Where it stands.
-    pub origin: Option<Origin>,
-    /// What is wrong.
-    pub message: String,
-    /// What to do about it.
-    pub hint: Option<String>,
-}
-
-/// All that is wrong with a configuration or a manifest: at least one fault.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Faults(pub Vec<Fault>);
 
 /// A setting that has a value, and where it came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -306,6 +291,12 @@ impl Settings {
         parts
     }
 
+    /// Says what is in effect for a key that was read, where more than its own value decides.
+    pub fn show(&mut self, key: &'static str, value: String, origin: Origin) {
+        let read = self.effective.iter_mut().find(|effective| effective.key == key);
+        *read.expect("it was read") = Effective { key, value, origin };
+    }
+
     /// Ends reading: everything that was set must have been read.
     ///
     /// # Errors
@@ -459,39 +450,3 @@ impl fmt::Display for Origin {
         }
     }
 }
-
-// === impl Fault ===
-
-impl Fault {
-    /// The fault and its hint, in one line.
-    pub fn with_hint(&self) -> String {
-        match &self.hint {
-            Some(hint) => format!("{self} ({hint})"),
-            None => self.to_string(),
-        }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(origin) = &self.origin {
-            write!(f, "{origin}: ")?;
-        }
-        match &self.key {
-            // A value in front of the message is set off from the key.
-            Some(key) if self.message.starts_with('`') => write!(f, "`{key}`: {}", self.message),
-            Some(key) => write!(f, "`{key}` {}", self.message),
-            None => f.write_str(&self.message),
-        }
-    }
-}
-
-// === impl Faults ===
-
-impl fmt::Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.iter().map(Fault::with_hint).collect::<Vec<_>>().join("; "))
-    }
-}
-
-impl std::error::Error for Faults {}
