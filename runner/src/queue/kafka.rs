@@ -21,6 +21,7 @@ use super::{
 };
 
 pub(crate) mod client;
+mod commit;
 mod consumer;
 mod enqueue;
 pub(crate) mod envelope;
@@ -269,13 +270,25 @@ fn closed(what: &str) -> QueueError {
 mod inspect {
     use super::*;
     use crate::clock::UnixMs;
-    pub(super) fn stats(_: &Options, _: UnixMs) -> Result<Stats, QueueError> { Err(closed("x")) }
-    pub(super) fn list(_: &Options, _: &Filter, _: UnixMs) -> Result<Vec<Listed>, QueueError> { Err(closed("x")) }
-    pub(super) fn show(_: &Options, _: &str, _: UnixMs) -> Result<Option<Shown>, QueueError> { Err(closed("x")) }
-    pub(super) fn has_work(_: &Options, _: &Demand, _: UnixMs) -> Result<bool, QueueError> { Err(closed("x")) }
+    pub(super) fn stats(_: &Options, _: UnixMs) -> Result<Stats, QueueError> {
+        Err(closed("x"))
+    }
+    pub(super) fn list(_: &Options, _: &Filter, _: UnixMs) -> Result<Vec<Listed>, QueueError> {
+        Err(closed("x"))
+    }
+    pub(super) fn show(_: &Options, _: &str, _: UnixMs) -> Result<Option<Shown>, QueueError> {
+        Err(closed("x"))
+    }
+    pub(super) fn has_work(_: &Options, _: &Demand, _: UnixMs) -> Result<bool, QueueError> {
+        Err(closed("x"))
+    }
 }
 mod dead {
     use super::*;
-    pub(super) fn requeue(_: &Options, _: &Filter, _: bool) -> Result<Vec<Listed>, QueueError> { Err(closed("x")) }
-    pub(super) fn delete(_: &Options, _: &Filter, _: bool) -> Result<Vec<Listed>, QueueError> { Err(closed("x")) }
+    pub(super) fn requeue(_: &Options, _: &Filter, _: bool) -> Result<Vec<Listed>, QueueError> {
+        Err(closed("x"))
+    }
+    pub(super) fn delete(_: &Options, _: &Filter, _: bool) -> Result<Vec<Listed>, QueueError> {
+        Err(closed("x"))
+    }
 }
