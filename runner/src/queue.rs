@@ -16,6 +16,7 @@ use crate::job::Job;
 use crate::outcome::{Disposition, Failure, Kind};
 
 pub mod kafka;
+mod offsets;
 mod open;
 pub mod sqlite;
 
@@ -55,7 +56,8 @@ pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
     fn show(&self, id: &str) -> Answer<'_, Result<Option<Shown>, QueueError>>;
 
     /// Sends the dead letters that pass `filter` back, as they were enqueued, with no failures and a new clock; answers
-    /// which. Malformed ones stay: asked for by id they are an error, else they are passed over.
+    /// which. Malformed ones stay: asked for by id they are an error, else they are passed over. So are those that were
+    /// requeued [`REQUEUES_MAX`] times, unless they are asked for by id.
     fn requeue_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>>;
 
     /// Deletes the dead letters that pass `filter`, for good; answers which.
@@ -314,6 +316,25 @@ pub struct Stats {
     pub runners: u32,
     /// Settlements that came after their lease was lost, since the file was made.
     pub fenced_total: u64,
+    /// What holds up a partition of Kafka.
+    pub blocked: Vec<Blocked>,
+    /// What this queue cannot know of the rest, in sentences.
+    pub notes: Vec<String>,
+}
+
+/// A job of a Kafka queue that cannot be settled, and with it all that its partition commits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Blocked {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The record.
+    pub offset: i64,
+    /// Why.
+    pub reason: String,
+    /// How many others of the partition are not done.
+    pub stalls: u64,
 }
 
 /// Jobs of one type in one state.
@@ -338,6 +359,10 @@ pub struct QueueError {
     /// Whether it may pass by itself.
     pub transient: bool,
 }
+
+/// A dead letter that was requeued so often goes back only by its id: what requeues by type or kind every hour must not keep
+/// a hopeless job going for ever.
+pub const REQUEUES_MAX: u32 = 10;
 
 /// How long completed jobs are kept, and how much.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -409,6 +434,14 @@ impl State {
             State::Completed => "completed",
         }
     }
+}
+
+/// Says that so many dead letters stay because of [`REQUEUES_MAX`].
+fn say_passed_over(letters: usize) {
+    if letters == 0 {
+        return;
+    }
+    tracing::warn!(letters, "{letters} dead letters stay: requeued {REQUEUES_MAX} times already, they go back only by id");
 }
 
 // === impl QueueError ===

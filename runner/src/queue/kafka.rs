@@ -9,6 +9,13 @@ use crate::clock::{Clock, SystemClock};
 
 pub(crate) mod client;
 pub(crate) mod envelope;
+pub mod dead;
+mod found;
+pub mod inspect;
+pub(crate) mod record;
+pub(crate) mod scan;
+pub(crate) mod topics;
+mod transaction;
 
 /// How a Kafka queue is opened.
 #[derive(Debug, Clone)]

@@ -16,7 +16,7 @@ use self::inbox::{Enqueue, How, Inbox, Order, Settle, Told};
 use self::right::Right;
 use self::slots::Slots;
 use super::{
-    Answer, Delivery, Demand, Enqueued, Filter, Keep, Listed, NewJob, OnSettled, Queue, QueueError, Receipt, Release,
+    Answer, Delivery, Demand, Enqueued, Filter, Keep, Listed, NewJob, OnSettled, Queue, QueueError, REQUEUES_MAX, Receipt, Release,
     Settlement, Shown, State, Stats,
 };
 use crate::clock::{Clock, SystemClock};
@@ -279,6 +279,11 @@ impl Queue for SqliteQueue {
                 return Err(QueueError::lasting(message).with_hint("enqueue what it should have been, and delete it"));
             }
             dead.retain(|job| job.listed.job_type.is_some());
+            if !by_id {
+                let before = dead.len();
+                dead.retain(|job| job.listed.requeues < REQUEUES_MAX);
+                super::say_passed_over(before - dead.len());
+            }
             if dry_run {
                 return Ok(dead.into_iter().map(|job| job.listed).collect());
             }

@@ -126,6 +126,8 @@ pub(super) fn stats(connection: &Connection, now: UnixMs) -> rusqlite::Result<St
         oldest_ready_at,
         runners: served.runners,
         fenced_total,
+        blocked: Vec::new(),
+        notes: Vec::new(),
     })
 }
 
