@@ -3,10 +3,10 @@
 # One set of flags everywhere: with another the sandbox's engine is compiled again, which takes minutes.
 FLAGS := --release --workspace
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test soak check lint build guests system
+.PHONY: help demo bench test test-long soak check lint build guests system
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build guests ## Run real work through a real runner, to see what Sandhog does
 	target/release/sandhog-demo
@@ -17,6 +17,10 @@ bench: build ## Measure this machine, each figure beside a limit measured in the
 
 test: system ## Everything, from nothing: format, lints, documents, guests, all tests
 	tools/test
+
+test-long: system ## What takes too long for `make test`: Kafka's runners and brokers killed, stopped and replaced for minutes
+	tools/check-system --kafka
+	cargo test $(FLAGS) --test it -- --nocapture --test-threads 1 --ignored kafka::
 
 soak: system ## Kills, reloads, good jobs and hostile ones at random, for long: `make soak FOR=1h SEED=7`
 	SANDHOG_TEST_SOAK=$(or $(FOR),10m) SANDHOG_TEST_SEED=$(SEED) cargo test $(FLAGS) --test it -- --nocapture soak::

@@ -100,6 +100,7 @@ impl Dispatcher {
     /// Says whether handlers are still being loaded that lay there at the start. Until then no queue counts as empty.
     pub fn expect_handlers(&self, expected: bool) {
         self.expects_handlers.store(expected, Ordering::Release);
+        self.changed.notify_one();
     }
 
     /// How many jobs are booked as running, and as received and not settled.
@@ -132,7 +133,8 @@ impl Dispatcher {
 
     async fn receive(self: &Arc<Dispatcher>, drain: &CancellationToken, until_empty: bool) -> Result<(), QueueError> {
         loop {
-            let demand = self.backlog().demand(&self.parts.registry.load());
+            let mut demand = self.backlog().demand(&self.parts.registry.load());
+            demand.loading = self.expects_handlers.load(Ordering::Acquire);
             tokio::select! {
                 biased;
                 () = drain.cancelled() => return Ok(()),

@@ -19,6 +19,7 @@ pub mod kafka;
 mod offsets;
 mod open;
 pub mod sqlite;
+mod told;
 
 pub use open::open;
 
@@ -82,6 +83,8 @@ pub struct Demand {
     /// Job types whose handler is here and must not run: their jobs are not taken, by a handler of `*` neither, here or in
     /// another live runner, and wait as if nobody served them.
     pub paused: Vec<Arc<str>>,
+    /// Handlers are still being loaded: a type that is not served yet may be in a moment.
+    pub loading: bool,
 }
 
 /// A job as it was handed over, with what settles it.
@@ -377,8 +380,8 @@ pub struct Keep {
 
 impl Delivery {
     /// A delivery of `job`, settled by `receipt` and given back to `release` when dropped.
-    pub fn new(job: Job, alone: bool, receipt: Receipt, release: Arc<dyn Release>) -> Delivery {
-        Delivery { job: Arc::new(job), alone, receipt, release: Some(release) }
+    pub fn new(job: impl Into<Arc<Job>>, alone: bool, receipt: Receipt, release: Arc<dyn Release>) -> Delivery {
+        Delivery { job: job.into(), alone, receipt, release: Some(release) }
     }
 
     /// Whether the right to it still holds, as far as can be told here and now. One that waited while its runner stood still

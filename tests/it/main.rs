@@ -17,6 +17,8 @@ mod burial;
 mod cli;
 // `sandhog handlers`: rollback, pins, and the brake lifted.
 mod handlers;
+// The Kafka queue, with a real broker.
+mod kafka;
 // Guests' own account of what they did, under kills and reloads.
 mod ledger;
 // A job's life: what it is given, how it completes, waits and comes again.

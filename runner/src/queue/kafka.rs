@@ -8,12 +8,13 @@ use std::time::Duration;
 use crate::clock::{Clock, SystemClock};
 
 pub(crate) mod client;
-pub(crate) mod envelope;
 pub mod dead;
+pub(crate) mod envelope;
 mod found;
 pub mod inspect;
 pub(crate) mod record;
-pub(crate) mod scan;
+mod scan;
+mod tier;
 pub(crate) mod topics;
 mod transaction;
 
@@ -26,6 +27,8 @@ pub struct Options {
     pub topics: Vec<Topic>,
     /// The consumer group.
     pub group: String,
+    /// How its members agree on who has which partition.
+    pub group_protocol: GroupProtocol,
     /// Whether a missing job topic is created.
     pub auto_create: bool,
     /// Partitions of a topic that is created; 0: the broker's default.
@@ -36,6 +39,8 @@ pub struct Options {
     pub topic_config: BTreeMap<String, String>,
     /// Properties of librdkafka, over ours. They may hold secrets.
     pub client: BTreeMap<String, String>,
+    /// Where the token for OAUTHBEARER is, which somebody else keeps fresh.
+    pub oauth_token_file: Option<PathBuf>,
     /// What a crash may repeat.
     pub guarantee: Guarantee,
     /// The most jobs that are received and not settled.
@@ -73,6 +78,18 @@ pub enum Guarantee {
     ExactlyOnceInKafka,
 }
 
+/// How the members of the group agree on who has which partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GroupProtocol {
+    /// The newer one, if the broker has it.
+    #[default]
+    Auto,
+    /// The newer one, KIP-848: nobody stops for others.
+    Consumer,
+    /// The older one, which every broker and client library has.
+    Classic,
+}
+
 // === impl Options ===
 
 impl Options {
@@ -82,11 +99,13 @@ impl Options {
             brokers: brokers.into(),
             topics: vec![Topic { name: topic.into(), job_type: None }],
             group: "job_queue_consumer".to_owned(),
+            group_protocol: GroupProtocol::default(),
             auto_create: true,
             partitions: 0,
             replication: 0,
             topic_config: BTreeMap::new(),
             client: BTreeMap::new(),
+            oauth_token_file: None,
             guarantee: Guarantee::default(),
             in_flight: 16_384,
             in_flight_bytes: 64 << 20,

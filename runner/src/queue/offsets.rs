@@ -259,7 +259,9 @@ mod tests {
         assert_eq!(Noted::read(0, &after.note(None).0).done, [5..10]);
         after.receive(7);
         after.done(1);
-        assert_eq!(Noted::read(0, &after.note(None).0).done, [1..10], "what lies between holds no record");
+        let noted = Noted::read(0, &after.note(None).0);
+        assert!((1..10).all(|offset| noted.is_done(offset)), "what lies between holds no record");
+        assert_eq!(noted.count(), 9);
     }
 
     #[test]
@@ -312,7 +314,7 @@ mod tests {
 
     #[test]
     fn any_order_of_ends_loses_and_repeats_nothing() {
-        crate::fuzzing::fuzz("offsets", Vec::new(), |bytes| {
+        crate::fuzzing::fuzz("offsets", vec![(0..64).collect()], |bytes| {
             let mut offsets = offsets(0);
             let mut done = BTreeSet::new();
             let mut next = 0;

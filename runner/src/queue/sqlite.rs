@@ -12,9 +12,10 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use self::inbox::{Enqueue, How, Inbox, Order, Settle, Told};
+use self::inbox::{Enqueue, How, Inbox, Order, Settle};
 use self::right::Right;
 use self::slots::Slots;
+use super::told::Told;
 use super::{
     Answer, Delivery, Demand, Enqueued, Filter, Keep, Listed, NewJob, OnSettled, Queue, QueueError, REQUEUES_MAX, Receipt, Release,
     Settlement, Shown, State, Stats,

@@ -1,38 +1,130 @@
-//! How we are a client of Kafka: our properties, under those that somebody set.
+//! How we are a client of Kafka: our properties, under those that somebody set, and what all our clients share.
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 
-use super::Options;
+use super::{Guarantee, Options};
 
-/// What all our clients have in common.
-pub(crate) fn config(options: &Options) -> ClientConfig {
-    let mut config = ClientConfig::new();
+mod context;
+mod explain;
+pub(crate) mod properties;
+
+pub(crate) use context::{Away, Context, give_token};
+pub(crate) use explain::{explain, reason, refused};
+
+/// How the members of a consumer group agree on who has which partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// KIP-848: the broker says, and a change disturbs nobody whom it does not concern.
+    Consumer,
+    /// One of the members says, and all stop to hear it.
+    Classic,
+}
+
+/// A consumer of the group.
+pub(crate) fn consumer(options: &Options, protocol: Protocol) -> ClientConfig {
+    let mut config = ours();
     config
-        .set("bootstrap.servers", &options.brokers)
-        .set("client.id", "sandhog")
-        // Ten seconds, which is the default, is long after a broker is back.
-        .set("reconnect.backoff.max.ms", "1000")
-        .set("socket.keepalive.enable", "true");
-    for (name, value) in &options.client {
-        config.set(name, value);
+        // A record is fetched as it comes: a fetch that waits is answered by it.
+        .set("fetch.wait.max.ms", "50")
+        // For each partition, since their queues are split: so much memory for a partition at most, and one fetch more.
+        .set("queued.min.messages", "10000")
+        .set("queued.max.messages.kbytes", "1024");
+    if protocol == Protocol::Classic {
+        config
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("heartbeat.interval.ms", "1000")
+            .set("session.timeout.ms", "10000");
     }
+    set_theirs(&mut config, options);
+    let auto_commit = options.guarantee == Guarantee::AtLeastOnce;
+    config
+        .set("group.id", &options.group)
+        .set("group.protocol", if protocol == Protocol::Consumer { "consumer" } else { "classic" })
+        .set("auto.offset.reset", "earliest")
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", if auto_commit { "true" } else { "false" })
+        .set("auto.commit.interval.ms", "100")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "false");
     config
 }
 
 /// A consumer that reads what is there, without a group: it commits nothing.
 pub(crate) fn reader(options: &Options) -> ClientConfig {
-    let mut config = config(options);
+    let mut config = ours();
+    config
+        .set("fetch.wait.max.ms", "100")
+        .set("queued.min.messages", "10000")
+        .set("queued.max.messages.kbytes", "8192");
+    set_theirs(&mut config, options);
+    // With the id of a member that never dies, a reader would push the runner of that id out of the group.
+    config.remove("group.instance.id");
     config
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "earliest")
         .set("isolation.level", "read_committed")
         .set("enable.partition.eof", "true");
     config
 }
 
+/// The same with the group's name, for what asks for its committed offsets. It must never subscribe.
+pub(crate) fn group_reader(options: &Options) -> ClientConfig {
+    let mut config = reader(options);
+    for name in properties::CLASSIC_ONLY.into_iter().chain(["group.remote.assignor"]) {
+        config.remove(name);
+    }
+    config.set("group.id", &options.group);
+    config
+}
+
 /// A producer whose records are there once and on all replicas that count, or not at all.
 pub(crate) fn producer(options: &Options) -> ClientConfig {
-    let mut config = config(options);
-    config.set("enable.idempotence", "true").set("acks", "all").set("linger.ms", "1");
+    let mut config = ours();
+    // Waiting longer makes larger batches, and settling later.
+    config.set("linger.ms", "1");
+    let buffered_kib = (options.in_flight_bytes.saturating_mul(2)).max(4 * options.body_bytes_max as u64) >> 10;
+    config.set("queue.buffering.max.kbytes", buffered_kib.clamp(64 << 10, i32::MAX as u64).to_string());
+    set_theirs(&mut config, options);
     config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        // What is too large is for the broker to say, which knows the topic.
+        .set("message.max.bytes", "1000000000");
+    config
+}
+
+/// A producer of transactions. A newer one with the same id ends this one's.
+pub(crate) fn transactional_producer(options: &Options, id: &str) -> ClientConfig {
+    let mut config = producer(options);
+    config.set("transactional.id", id);
+    config
+}
+
+/// What creates topics and asks for their configuration.
+pub(crate) fn admin(options: &Options) -> ClientConfig {
+    let mut config = ours();
+    set_theirs(&mut config, options);
+    config
+}
+
+/// What all our clients have in common, where nobody says otherwise.
+fn ours() -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("client.id", "sandhog")
+        // Ten seconds, which is the default, is long after a broker is back.
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("socket.keepalive.enable", "true");
+    let verbose = tracing::enabled!(target: context::LOG_TARGET, tracing::Level::DEBUG);
+    config.set_log_level(if verbose { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Warning });
+    config
+}
+
+fn set_theirs(config: &mut ClientConfig, options: &Options) {
+    for (name, value) in &options.client {
+        config.set(name, value);
+    }
+    config.set("bootstrap.servers", &options.brokers);
 }

@@ -6,7 +6,8 @@ use rdkafka::Message;
 use rdkafka::message::OwnedHeaders;
 
 use super::found::{Found, Place};
-use super::scan::{Scan, fault};
+use super::client::explain;
+use super::scan::Scan;
 use super::topics::Names;
 use super::transaction::{Transactions, Undone, Write, is_too_large};
 use super::{Options, Topic, record};
@@ -209,7 +210,7 @@ impl<'a> Change<'a> {
                     .with_hint(format!("raise `max.message.bytes` of `{topic}` by some KiB"))
             }
             Undone::Refused(_, error) | Undone::Failed(error) => {
-                fault(&format!("cannot change the dead letters of `{dead}`"), &error).with_hint(RUN_AGAIN)
+                explain(&error, "change the dead letters of", dead)
             }
         };
         self.interrupted(error)

@@ -7,7 +7,7 @@ use rdkafka::message::BorrowedMessage;
 
 use super::Topic;
 use super::envelope::{Envelope, Source};
-use super::record::{Content, Record};
+use super::record::{Read, Record};
 use crate::clock::UnixMs;
 use crate::job::Job;
 use crate::queue::{Filter, Listed, Shown, State};
@@ -54,8 +54,8 @@ impl<'m> Found<'m> {
         let job = match &record.envelope {
             Some(_) => None,
             None => match record.content(message.payload().unwrap_or_default(), topic.job_type.as_deref(), bytes_max) {
-                Content::Job(job) => Some(job),
-                Content::Malformed(_) => None,
+                Read::Job(job) => Some(job),
+                Read::Malformed(_) => None,
             },
         };
         Found { message, record, place, job }
@@ -125,13 +125,15 @@ impl<'m> Found<'m> {
     pub(super) fn shown(&self, now: UnixMs) -> Shown {
         let envelope = self.envelope();
         let Source { topic, partition, offset, .. } = &envelope.source;
+        // A scheduled job begins in no record of the job topic.
+        let source = if *offset < 0 { topic.clone() } else { format!("{topic}/{partition}/{offset}") };
         let changed = self.record.original.as_ref().and(self.message.payload());
         Shown {
             listed: self.listed(now),
             body: self.original().to_vec(),
             changed_body: changed.map(|bytes| String::from_utf8_lossy(bytes).into_owned()),
             result: None,
-            source: format!("{topic}/{partition}/{offset}"),
+            source,
             metadata: self.record.metadata(),
             failed_attempts: envelope.failed_attempts.clone(),
             failed_attempts_omitted: envelope.failed_attempts_omitted,

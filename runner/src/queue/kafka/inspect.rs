@@ -79,7 +79,7 @@ pub fn stats(options: &Options, now: UnixMs) -> Result<Stats, QueueError> {
              dead ones among them are not counted"
         ));
     }
-    match look.scan.members(&options.group)? {
+    match look.scan.members()? {
         Some(members) => stats.runners = members,
         None => stats.notes.push(
             "live runners are not known: nobody is in the consumer group, or it has the newer protocol (KIP-848), of which \

@@ -11,7 +11,8 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
-use super::{Options, client};
+use super::client::{self, Context, explain};
+use super::Options;
 use crate::queue::QueueError;
 use crate::queue::offsets::Noted;
 
@@ -26,7 +27,8 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// A consumer that looks. It names the runners' group, to read its offsets, and does not join it.
 pub(crate) struct Scan {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Context>,
+    group: String,
 }
 
 /// A partition, and what of it is to be read.
@@ -61,16 +63,14 @@ pub(crate) type Visit<'a> = dyn FnMut(&BorrowedMessage<'_>) -> ControlFlow<()> +
 impl Scan {
     /// Makes the consumer. It connects when it is asked something.
     pub(crate) fn open(options: &Options) -> Result<Scan, QueueError> {
-        let mut config = client::reader(options);
+        let mut config = client::group_reader(options);
         config
-            .set("group.id", &options.group)
             // The end of a partition is told by a fetch that waits so long for more.
             .set("fetch.wait.max.ms", "10")
-            // Memory, in KiB, and how soon more is fetched when there is room again.
-            .set("queued.max.messages.kbytes", "32768")
+            // How soon more is fetched when there is room again.
             .set("fetch.queue.backoff.ms", "2");
-        let consumer = config.create().map_err(|e| fault("cannot make a consumer", &e))?;
-        Ok(Scan { consumer })
+        let consumer = config.create_with_context(Context::quiet(options)).map_err(|e| client::refused(&e))?;
+        Ok(Scan { consumer, group: options.group.clone() })
     }
 
     /// The partitions of those topics that are there, each from its beginning to its end.
@@ -104,7 +104,7 @@ impl Scan {
         for part in &parts {
             list.add_partition(&part.topic, part.partition);
         }
-        let failed = |e| fault("cannot read how far the consumer group is", &e);
+        let failed = |e| self.explain(&e, "ask for the offsets of consumer group", &self.group);
         let committed = self.consumer.committed_offsets(list, ANSWER_WITHIN).map_err(failed)?;
         for part in &mut parts {
             let Some(element) = committed.find_partition(&part.topic, part.partition) else { continue };
@@ -127,9 +127,9 @@ impl Scan {
             left.insert(part.partition, part);
             next.insert(part.partition, part.from);
             let offset = Offset::Offset(part.from);
-            list.add_partition_offset(&part.topic, part.partition, offset).map_err(|e| cannot_read(parts, &e))?;
+            list.add_partition_offset(&part.topic, part.partition, offset).map_err(|e| self.cannot_read(parts, &e))?;
         }
-        self.consumer.assign(&list).map_err(|e| cannot_read(parts, &e))?;
+        self.consumer.assign(&list).map_err(|e| self.cannot_read(parts, &e))?;
         let mut extent = Extent::default();
         let mut heard = Instant::now();
         while !left.is_empty() && extent.records < limit {
@@ -154,20 +154,22 @@ impl Scan {
                     heard = Instant::now();
                     left.remove(&partition);
                 }
-                // A broker that is away may come back; what lasts is a stall.
-                Some(Err(e)) if is_passing(&e) => {}
-                Some(Err(e)) => return Err(cannot_read(parts, &e)),
+                Some(Err(e)) => {
+                    // A broker that is away may come back; one that does not is a stall.
+                    let explained = self.cannot_read(parts, &e);
+                    if !explained.transient {
+                        return Err(explained);
+                    }
+                }
                 None => {}
             }
             if heard.elapsed() > STALL {
-                let topic = parts.first().map(|part| part.topic.as_str()).unwrap_or_default();
-                let message = format!("cannot read the topic `{topic}`: nothing came for {} s", STALL.as_secs());
-                return Err(QueueError { transient: true, ..QueueError::lasting(message) });
+                return Err(self.cannot_read(parts, &KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)));
             }
         }
         let unread = left.values().map(|part| part.to - next.get(&part.partition).copied().unwrap_or(part.from));
         extent.unread = unread.map(|offsets| u64::try_from(offsets).unwrap_or(0)).sum();
-        self.consumer.unassign().map_err(|e| cannot_read(parts, &e))?;
+        self.consumer.unassign().map_err(|e| self.cannot_read(parts, &e))?;
         Ok(extent)
     }
 
@@ -198,7 +200,7 @@ impl Scan {
 
     /// Where `topic` has partitions; nowhere, if there is no such topic.
     fn partitions(&self, topic: &str) -> Result<Vec<i32>, QueueError> {
-        let failed = |e: KafkaError| fault(&format!("cannot look at the topic `{topic}`"), &e);
+        let failed = |e: KafkaError| self.explain(&e, "find topic", topic);
         let metadata = self.consumer.fetch_metadata(Some(topic), ANSWER_WITHIN).map_err(failed)?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(Vec::new()) };
         match found.error().map(RDKafkaErrorCode::from) {
@@ -210,10 +212,13 @@ impl Scan {
 
     /// Where partitions begin or end: one question to each broker.
     fn edges(&self, list: &TopicPartitionList, edge: Offset) -> Result<HashMap<(String, i32), i64>, QueueError> {
-        let failed = |e| fault("cannot ask where the topics begin and end", &e);
-        let mut list = list.clone();
-        list.set_all_offsets(edge).map_err(failed)?;
-        let answered = self.consumer.offsets_for_times(list, ANSWER_WITHIN).map_err(failed)?;
+        let failed = |e| {
+            let first = list.elements().first().map(|element| element.topic().to_owned());
+            self.explain(&e, "ask for the ends of topic", &first.unwrap_or_default())
+        };
+        let mut asked = list.clone();
+        asked.set_all_offsets(edge).map_err(failed)?;
+        let answered = self.consumer.offsets_for_times(asked, ANSWER_WITHIN).map_err(failed)?;
         let mut edges = HashMap::new();
         for element in answered.elements() {
             element.error().map_err(failed)?;
@@ -225,39 +230,30 @@ impl Scan {
     }
 
     /// How many members the group has; none where that cannot be told.
-    pub(crate) fn members(&self, group: &str) -> Result<Option<u32>, QueueError> {
-        let failed = |e| fault("cannot ask who is in the consumer group", &e);
+    pub(crate) fn members(&self) -> Result<Option<u32>, QueueError> {
+        let group = self.group.as_str();
+        let failed = |e| self.explain(&e, "ask who is in consumer group", group);
         let list = self.consumer.fetch_group_list(Some(group), ANSWER_WITHIN).map_err(failed)?;
         // A group of the newer protocol (KIP-848) cannot be asked for in this way: it looks like one that is not there.
         let known = list.groups().iter().find(|found| found.name() == group && found.state() != "Dead");
         Ok(known.map(|found| u32::try_from(found.members().len()).unwrap_or(u32::MAX)))
+    }
+
+    fn cannot_read(&self, parts: &[Part], error: &KafkaError) -> QueueError {
+        self.explain(error, "read topic", parts.first().map(|part| part.topic.as_str()).unwrap_or_default())
+    }
+
+    /// An error for people. Where no broker answers, a connection that failed says more.
+    fn explain(&self, error: &KafkaError, what: &str, name: &str) -> QueueError {
+        let mut explained = explain(error, what, name);
+        if let Some((_, why)) = self.consumer.context().failure().filter(|_| explained.transient) {
+            explained.message = format!("{}: {why}", explained.message);
+        }
+        explained
     }
 }
 
 /// What stands beside a committed offset. The library panics where that is no text, which is not ours.
 fn metadata<'a>(element: &'a TopicPartitionListElem<'_>) -> &'a str {
     catch_unwind(AssertUnwindSafe(|| element.metadata())).unwrap_or_default()
-}
-
-fn is_passing(error: &KafkaError) -> bool {
-    !matches!(
-        error.rdkafka_error_code(),
-        Some(
-            RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::GroupAuthorizationFailed
-                | RDKafkaErrorCode::Authentication
-                | RDKafkaErrorCode::SaslAuthenticationFailed
-        )
-    )
-}
-
-fn cannot_read(parts: &[Part], error: &KafkaError) -> QueueError {
-    let topic = parts.first().map(|part| part.topic.as_str()).unwrap_or_default();
-    fault(&format!("cannot read the topic `{topic}`"), error)
-}
-
-/// An error for people.
-pub(crate) fn fault(what: &str, error: &KafkaError) -> QueueError {
-    QueueError { transient: is_passing(error), ..QueueError::lasting(format!("{what}: {error}")) }
 }

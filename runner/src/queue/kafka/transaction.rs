@@ -3,12 +3,14 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
-use super::{Options, client};
+use super::Options;
+use super::client::{self, Context};
 
 /// The most records of one transaction.
 pub(super) const RECORDS_MAX: usize = 1_000;
@@ -55,25 +57,25 @@ pub(super) enum Undone {
 type Report = (usize, Result<(), KafkaError>);
 
 /// Passes the reports on to who waits for them.
-struct Reports(SyncSender<Report>);
+struct Reports {
+    tell: SyncSender<Report>,
+    context: Context,
+}
 
 // === impl Transactions ===
 
 impl Transactions {
     /// Makes the producer, and fences whoever else has this id: what they have not committed is undone.
     pub(super) fn open(options: &Options, id: &str) -> Result<Transactions, Undone> {
-        let mut config = client::producer(options);
+        let mut config = client::transactional_producer(options, id);
         config
-            .set("transactional.id", id)
             .set("transaction.timeout.ms", "60000")
-            // What is too large is for the topic to say.
-            .set("message.max.bytes", "1000000000")
             // A transaction right behind another is put off for this time: the default, 100 ms, would be most of it.
             .set("retry.backoff.ms", "5")
             .set("retry.backoff.max.ms", "100");
         let (tell, delivered) = sync_channel(RECORDS_MAX);
-        let producer: ThreadedProducer<Reports> =
-            config.create_with_context(Reports(tell)).map_err(Undone::Failed)?;
+        let reports = Reports { tell, context: Context::quiet(options) };
+        let producer: ThreadedProducer<Reports> = config.create_with_context(reports).map_err(Undone::Failed)?;
         let transactions = Transactions { producer, delivered };
         transactions.insist(Instant::now() + PATIENCE, |producer| producer.init_transactions(CALL))?;
         Ok(transactions)
@@ -181,7 +183,21 @@ pub(super) fn is_too_large(error: &KafkaError) -> bool {
 
 // === impl Reports ===
 
-impl ClientContext for Reports {}
+impl ClientContext for Reports {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = <Context as ClientContext>::ENABLE_REFRESH_OAUTH_TOKEN;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.context.log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.context.error(error, reason);
+    }
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.context.generate_oauth_token(config)
+    }
+}
 
 impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
@@ -189,6 +205,6 @@ impl ProducerContext for Reports {
     fn delivery(&self, result: &DeliveryResult<'_>, at: usize) {
         let report = result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
         // There is room for all of a transaction; whoever waited is gone otherwise.
-        self.0.try_send((at, report)).ok();
+        self.tell.try_send((at, report)).ok();
     }
 }

@@ -7,7 +7,8 @@ use tokio::sync::{Notify, oneshot};
 
 use super::claim::Claimed;
 use crate::job::Job;
-use crate::queue::{Demand, Enqueued, NewJob, OnSettled, QueueError, Receipt, Settled, Settlement};
+use crate::queue::told::Told;
+use crate::queue::{Demand, Enqueued, NewJob, QueueError, Receipt, Settlement};
 
 /// At most this many settlements in one transaction: it bounds how long the file is locked and a heartbeat waits.
 const SETTLES_MAX: usize = 2_048;
@@ -83,10 +84,6 @@ pub(super) enum How {
     Dropped { started: bool },
 }
 
-/// Who is told how a settlement ended. Dropped untold, they hear that the right was lost: a queue that was closed has given
-/// up all it held, and the job is somebody else's.
-pub(super) struct Told(Option<OnSettled>);
-
 /// Jobs to add, together.
 #[derive(Debug)]
 pub(super) struct Enqueue {
@@ -105,36 +102,6 @@ pub(super) enum Order {
     StopReceiving(oneshot::Sender<()>),
     /// Do what is under way, give everything up and end; nobody waits where the queue was dropped.
     Close(Option<oneshot::Sender<()>>),
-}
-
-// === impl Told ===
-
-impl Told {
-    pub(super) fn by(settled: OnSettled) -> Told {
-        Told(Some(settled))
-    }
-
-    pub(super) fn tell(mut self, settled: Settled) {
-        self.now(settled);
-    }
-
-    fn now(&mut self, settled: Settled) {
-        if let Some(tell) = self.0.take() {
-            tell(settled);
-        }
-    }
-}
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        self.now(Settled::Fenced);
-    }
-}
-
-impl std::fmt::Debug for Told {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Told")
-    }
 }
 
 // === impl Inbox ===

@@ -1,0 +1,290 @@
+//! What all our clients of one queue share: where librdkafka's log goes, and whether a broker can be reached.
+//!
+//! librdkafka says of each connection of each client, again and again, that it failed. People are told once, when no broker
+//! answers at all, and once when one does again: what a client says only makes a thread of ours ask.
+
+use std::ffi::{CString, c_char};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rdkafka::admin::AdminClient;
+use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::{Options, reader, reason};
+use crate::clock::{Clock, UnixMs};
+use crate::queue::QueueError;
+
+/// Under which name librdkafka's own lines are in the log.
+pub(super) const LOG_TARGET: &str = "sandhog::queue::kafka::librdkafka";
+
+/// What our clients report to. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Context(Arc<Shared>);
+
+/// No broker can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Away {
+    /// Since when.
+    pub since: UnixMs,
+    /// Why, as far as a client can tell.
+    pub reason: String,
+}
+
+struct Shared {
+    brokers: String,
+    topic: String,
+    token_file: Option<PathBuf>,
+    clock: Arc<dyn Clock>,
+    /// What to ask with whether a broker is there; none: nobody asks.
+    asks_with: Option<ClientConfig>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Why a connection failed last.
+    failure: Option<(RDKafkaErrorCode, String)>,
+    /// The newest version of the heartbeat of KIP-848 that a broker has.
+    heartbeat_version: Option<u32>,
+    /// A thread asks whether a broker is there.
+    watched: bool,
+    away: Option<Away>,
+}
+
+/// A token is read again before this is over, since whoever writes the file replaces it before its end.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
+
+/// How long an answer may take before the broker is taken to be away.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+// === impl Context ===
+
+impl Context {
+    /// For the clients of a queue: says when no broker can be reached, and when one can be again.
+    pub(crate) fn new(options: &Options) -> Context {
+        Context::with(options, Some(reader(options)))
+    }
+
+    /// For a client that asks something and ends: what fails is only kept.
+    pub(crate) fn quiet(options: &Options) -> Context {
+        Context::with(options, None)
+    }
+
+    fn with(options: &Options, asks_with: Option<ClientConfig>) -> Context {
+        Context(Arc::new(Shared {
+            brokers: options.brokers.clone(),
+            topic: options.topics.first().map(|topic| topic.name.clone()).unwrap_or_default(),
+            token_file: options.oauth_token_file.clone(),
+            clock: Arc::clone(&options.clock),
+            asks_with,
+            state: Mutex::default(),
+        }))
+    }
+
+    /// Whether no broker can be reached now.
+    pub(crate) fn away(&self) -> Option<Away> {
+        self.state().away.clone()
+    }
+
+    /// Why a connection failed last.
+    pub(crate) fn failure(&self) -> Option<(RDKafkaErrorCode, String)> {
+        self.state().failure.clone()
+    }
+
+    /// The newest version of the heartbeat of KIP-848 that a broker said it has, to a client with `debug` on `feature`.
+    pub(crate) fn heartbeat_version(&self) -> Option<u32> {
+        self.state().heartbeat_version
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().expect("nothing panics while it holds this lock")
+    }
+
+    /// Asks until a broker answers, on a thread of its own, unless one asks already.
+    fn watch(&self) {
+        let Some(config) = self.0.asks_with.clone() else { return };
+        if std::mem::replace(&mut self.state().watched, true) {
+            return;
+        }
+        let (queue, ask) = (Arc::downgrade(&self.0), Context::asking_for(&self.0));
+        let watch = move || wait_for_broker(&queue, &config, ask);
+        if let Err(e) = std::thread::Builder::new().name("queue-broker".to_owned()).spawn(watch) {
+            tracing::warn!("cannot start the thread that waits for the broker: {e}");
+            self.state().watched = false;
+        }
+    }
+
+    fn asking_for(shared: &Shared) -> Context {
+        Context(Arc::new(Shared {
+            brokers: shared.brokers.clone(),
+            topic: shared.topic.clone(),
+            token_file: shared.token_file.clone(),
+            clock: Arc::clone(&shared.clock),
+            asks_with: None,
+            state: Mutex::default(),
+        }))
+    }
+}
+
+/// Ends when a broker answers, or when the queue is gone.
+fn wait_for_broker(queue: &Weak<Shared>, config: &ClientConfig, ask: Context) {
+    let started = Instant::now();
+    let client: BaseConsumer<Context> = match config.create_with_context(ask) {
+        Ok(client) => client,
+        Err(e) => {
+            tracing::warn!("cannot ask whether the broker is there: {e}");
+            return;
+        }
+    };
+    loop {
+        let Some(shared) = queue.upgrade() else { return };
+        let (queue, topic) = (Context(shared), client.context().0.topic.clone());
+        let answer = client.fetch_metadata(Some(&topic), ANSWER_TIMEOUT);
+        let Err(error) = answer else {
+            queue.note_back(started.elapsed());
+            return;
+        };
+        let failure = client.context().failure().or_else(|| queue.failure());
+        queue.note_away(failure.map_or_else(|| reason(&error), |(_, text)| text));
+        drop(queue);
+        // Hears why connections fail. It has no group: no record comes, and the time passes.
+        while let Some(event) = client.poll(Duration::from_millis(200)) {
+            tracing::debug!(target: LOG_TARGET, "while no broker answers: {:?}", event.err());
+        }
+    }
+}
+
+/// Gives a client of the admin API its token for OAUTHBEARER, which it never asks its context for.
+///
+/// # Errors
+///
+/// The token cannot be read, or is none.
+pub(crate) fn give_token(admin: &AdminClient<Context>) -> Result<(), QueueError> {
+    let context = admin.inner().context();
+    if context.0.token_file.is_none() {
+        return Ok(());
+    }
+    let refused = |why: &dyn fmt::Display| QueueError::lasting(format!("cannot authenticate by OAUTHBEARER: {why}"));
+    let token = context.generate_oauth_token(None).map_err(|e| refused(&e))?;
+    let no_text = |_| refused(&"the token has a zero byte");
+    let value = CString::new(token.token).map_err(no_text)?;
+    let principal = CString::new(token.principal_name).map_err(no_text)?;
+    let mut why = [0 as c_char; 512];
+    #[expect(unsafe_code, reason = "the client library hands tokens only to clients that ask; see SAFETY")]
+    // SAFETY: the client lives as long as `admin`; the strings end with a zero and are copied; no extensions, of which there
+    // are 0; and `why` is as long as is said, and ends with a zero when anything is written to it.
+    let code = unsafe {
+        rdkafka::bindings::rd_kafka_oauthbearer_set_token(
+            admin.inner().native_ptr(),
+            value.as_ptr(),
+            token.lifetime_ms,
+            principal.as_ptr(),
+            std::ptr::null_mut(),
+            0,
+            why.as_mut_ptr(),
+            why.len(),
+        )
+    };
+    if RDKafkaErrorCode::from(code) == RDKafkaErrorCode::NoError {
+        return Ok(());
+    }
+    let text: Vec<u8> = why.iter().map(|byte| byte.to_ne_bytes()[0]).take_while(|byte| *byte != 0).collect();
+    Err(refused(&String::from_utf8_lossy(&text)))
+}
+
+impl Context {
+    fn note_away(&self, reason: String) {
+        let since = self.0.clock.now();
+        let mut state = self.state();
+        let known = state.away.is_some();
+        let since = state.away.take().map_or(since, |away| away.since);
+        state.away = Some(Away { since, reason: reason.clone() });
+        drop(state);
+        if !known {
+            let brokers = &self.0.brokers;
+            tracing::warn!(kafka.brokers = %brokers, "no Kafka broker of `{brokers}` can be reached, and is waited for: {reason}");
+        }
+    }
+
+    fn note_back(&self, after: Duration) {
+        let mut state = self.state();
+        state.watched = false;
+        state.failure = None;
+        let away = state.away.take();
+        drop(state);
+        if away.is_some() {
+            let (brokers, seconds) = (&self.0.brokers, after.as_secs());
+            tracing::info!(kafka.brokers = %brokers, "Kafka at `{brokers}` is reached again, after {seconds} s");
+        }
+    }
+}
+
+impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, line: &str) {
+        if let Some(version) = heartbeat_version(facility, line) {
+            self.state().heartbeat_version = Some(version);
+        }
+        // What matters of it comes as an error too, and is told in our words.
+        tracing::debug!(target: LOG_TARGET, "{facility}: {line}");
+    }
+
+    fn stats_raw(&self, _statistics: &[u8]) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: LOG_TARGET, "{error}: {reason}");
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.watch(),
+            Some(
+                code @ (RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::SSL
+                | RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::OperationTimedOut),
+            ) => self.state().failure = Some((code, without_circumstances(reason).to_owned())),
+            _ => {}
+        }
+    }
+
+    fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        let file = self.0.token_file.as_ref().ok_or("`queue.kafka.oauth_token_file` is not set")?;
+        let token =
+            std::fs::read_to_string(file).map_err(|e| format!("cannot read the token in `{}`: {e}", file.display()))?;
+        let ends = SystemTime::now().duration_since(UNIX_EPOCH)? + TOKEN_LIFETIME;
+        Ok(OAuthToken {
+            token: token.trim().to_owned(),
+            principal_name: "sandhog".to_owned(),
+            lifetime_ms: i64::try_from(ends.as_millis())?,
+        })
+    }
+}
+
+impl ConsumerContext for Context {}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("brokers", &self.0.brokers).field("away", &self.away()).finish_non_exhaustive()
+    }
+}
+
+/// Without the `(after 0ms in state CONNECT, 1 identical error(s) suppressed)` behind a reason.
+fn without_circumstances(reason: &str) -> &str {
+    reason.rsplit_once(" (after ").map_or(reason, |(reason, _)| reason)
+}
+
+/// The newest version of the heartbeat of KIP-848, if this line of librdkafka's log says it. It has no other way to tell what
+/// a broker can do; a test asks a real one.
+fn heartbeat_version(facility: &str, line: &str) -> Option<u32> {
+    if facility != "APIVERSION" {
+        return None;
+    }
+    let (_, versions) = line.split_once("ApiKey ConsumerGroupHeartbeat ")?.1.split_once(" Versions ")?;
+    versions.split_once("..")?.1.trim().parse().ok()
+}

@@ -1,0 +1,223 @@
+//! What we write about a job before its offset may move: to a tier, to the parked, to the dead letters. Pure, but for sending.
+
+use std::sync::Arc;
+
+use rdkafka::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, NoCustomPartitioner, ProducerContext, ThreadedProducer};
+
+use super::client;
+use super::enqueue::Batch;
+use super::envelope::{Buried, Envelope};
+use super::inbox::{Inbox, Written};
+use super::record::{Record, written};
+use super::tier;
+use super::topics::Names;
+use crate::clock::UnixMs;
+use crate::job::Job;
+use crate::outcome::{Disposition, Failure, RetryAfter};
+use crate::queue::AttemptRecord;
+use crate::queue::told::Told;
+
+/// A record of ours.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) topic: String,
+    pub(super) key: Option<Vec<u8>>,
+    pub(super) value: Vec<u8>,
+    pub(super) headers: OwnedHeaders,
+}
+
+/// A write that is under way, or is tried again.
+#[derive(Debug)]
+pub(super) struct Writing {
+    pub(super) write: Write,
+    pub(super) told: Option<Told>,
+    /// It is with the library.
+    pub(super) sent: bool,
+    /// How often it failed.
+    pub(super) failures: u32,
+}
+
+/// What our producer is asked about each record.
+#[derive(Debug)]
+pub(super) enum Sent {
+    /// Which delivery it was written for.
+    Settlement(i64),
+    /// Which of the jobs that somebody enqueues it is.
+    Enqueued(Arc<Batch>, usize),
+}
+
+/// Hears what became of our records.
+#[derive(Debug)]
+pub(super) struct Deliveries {
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) context: client::Context,
+}
+
+/// Our producer.
+pub(super) type Producer = ThreadedProducer<Deliveries>;
+
+/// Why a job is written anew.
+#[derive(Debug)]
+pub(super) enum Why {
+    /// Its attempt ended so.
+    Settled(Disposition, Option<AttemptRecord>),
+    /// An attempt was interrupted: again soon.
+    Interrupted,
+    /// More is left of its delay than one tier holds.
+    Moved,
+    /// It cannot start now, and others behind it could.
+    Crowded(UnixMs),
+    /// Nobody serves its type.
+    Unserved,
+    /// It is none.
+    Malformed(String),
+}
+
+// === impl Write ===
+
+impl Write {
+    /// The record that follows, and its topic; none where nothing is to be written.
+    pub(super) fn of(why: Why, record: &Record, job: Option<&Job>, bytes: &[u8], names: &Names, now: UnixMs) -> Option<Write> {
+        let mut envelope = record.clone().into_envelope(job);
+        let mut changed = None;
+        let topic = match why {
+            Why::Settled(Disposition::Ack { .. } | Disposition::Release { started: false, .. }, _) => return None,
+            Why::Settled(Disposition::Retry { at, body, after }, attempt) => {
+                add_attempt(&mut envelope, attempt);
+                match after {
+                    RetryAfter::Failure(_) => envelope.failures += 1,
+                    RetryAfter::Request { .. } => envelope.retries_requested += 1,
+                }
+                changed = body;
+                tier_for(&mut envelope, at, names, now)
+            }
+            Why::Settled(Disposition::Release { at, .. }, _) => interrupted(&mut envelope, job, at, names, now),
+            Why::Interrupted => interrupted(&mut envelope, job, now, names, now),
+            Why::Settled(Disposition::Bury(failure), attempt) => {
+                if attempt.as_ref().is_some_and(|attempt| attempt.failure.is_some()) {
+                    envelope.failures += 1;
+                }
+                add_attempt(&mut envelope, attempt);
+                bury(&mut envelope, failure, names, now)
+            }
+            Why::Malformed(reason) => {
+                envelope.job_type = None;
+                bury(&mut envelope, Failure::new(crate::outcome::Kind::Malformed, reason), names, now)
+            }
+            Why::Settled(Disposition::Park, _) | Why::Unserved => {
+                envelope.due_at = None;
+                envelope.parked_at.get_or_insert(now);
+                &names.parked
+            }
+            Why::Moved => {
+                let due = envelope.due_at.unwrap_or(now);
+                tier_for(&mut envelope, due, names, now)
+            }
+            Why::Crowded(due) => tier_for(&mut envelope, due, names, now),
+        };
+        let keyed = *topic == names.parked || *topic == names.dead;
+        let original = match &changed {
+            Some(_) => Some(record.original.as_deref().unwrap_or(bytes)),
+            None => record.original.as_deref(),
+        };
+        Some(Write {
+            topic: topic.clone(),
+            key: keyed.then(|| envelope.record.clone().into_bytes()),
+            headers: written(&record.headers, &envelope, original),
+            value: changed.map_or_else(|| bytes.to_vec(), String::into_bytes),
+        })
+    }
+
+    /// Hands it to the library, which tells what became of it.
+    ///
+    /// # Errors
+    ///
+    /// The library does not take it.
+    pub(super) fn send(&self, producer: &Producer, sent: Sent) -> Result<(), KafkaError> {
+        let mut record = BaseRecord::with_opaque_to(&self.topic, Box::new(sent))
+            .payload(self.value.as_slice())
+            .headers(self.headers.clone());
+        if let Some(key) = &self.key {
+            record = record.key(key.as_slice());
+        }
+        producer.send(record).map_err(|(error, _)| error)
+    }
+}
+
+/// Whether the library only has too much to do now.
+pub(super) fn is_full(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull)
+}
+
+fn add_attempt(envelope: &mut Envelope, attempt: Option<AttemptRecord>) {
+    if let Some(attempt) = attempt {
+        envelope.add_attempt(attempt);
+    }
+}
+
+fn tier_for<'a>(envelope: &mut Envelope, due: UnixMs, names: &'a Names, now: UnixMs) -> &'a String {
+    envelope.due_at = Some(due);
+    envelope.parked_at = None;
+    &names.tiers[tier::for_delay(due, now)]
+}
+
+fn interrupted<'a>(
+    envelope: &mut Envelope,
+    job: Option<&Job>,
+    at: UnixMs,
+    names: &'a Names,
+    now: UnixMs,
+) -> &'a String {
+    envelope.attempts = envelope.attempts.max(job.map_or(0, |job| job.attempt));
+    envelope.interruptions += 1;
+    envelope.first_started_at.get_or_insert(now);
+    tier_for(envelope, at, names, now)
+}
+
+fn bury<'a>(envelope: &mut Envelope, failure: Failure, names: &'a Names, now: UnixMs) -> &'a String {
+    envelope.due_at = None;
+    envelope.buried = Some(Buried { at: now, failure });
+    &names.dead
+}
+
+// === impl Deliveries ===
+
+impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = <client::Context as ClientContext>::ENABLE_REFRESH_OAUTH_TOKEN;
+
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, line: &str) {
+        self.context.log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.context.error(error, reason);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.context.stats_raw(statistics);
+    }
+
+    fn generate_oauth_token(
+        &self,
+        config: Option<&str>,
+    ) -> Result<rdkafka::client::OAuthToken, Box<dyn std::error::Error>> {
+        self.context.generate_oauth_token(config)
+    }
+}
+
+impl ProducerContext<NoCustomPartitioner> for Deliveries {
+    type DeliveryOpaque = Box<Sent>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
+        match *sent {
+            Sent::Settlement(delivery) => {
+                let result = result.as_ref().map(drop).map_err(|(error, _)| error.clone());
+                self.inbox.written(Written { delivery, result });
+            }
+            Sent::Enqueued(batch, at) => batch.answered(at, result),
+        }
+    }
+}
