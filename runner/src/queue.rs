@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixMs;
 use crate::generation::Generation;
-use crate::job::Job;
+use crate::job::{Job, name_fault};
 use crate::outcome::{Disposition, Failure, Kind};
 
 pub mod kafka;
@@ -374,6 +374,21 @@ pub struct Keep {
     pub age: Duration,
     /// Size of bodies and results together, in bytes, and 256 more for each job.
     pub bytes: u64,
+}
+
+/// Says why these cannot be enqueued at all, if they cannot.
+fn check_new(jobs: &[NewJob]) -> Result<(), QueueError> {
+    for job in jobs {
+        if let NewJob::Job { job_type, id, .. } = job {
+            let fault = name_fault(job_type).map(|fault| ("job type", job_type, fault));
+            let fault = fault.or_else(|| id.as_ref().and_then(|id| Some(("id", id, name_fault(id)?))));
+            if let Some((what, name, fault)) = fault {
+                let name: String = name.chars().take(40).collect();
+                return Err(QueueError::lasting(format!("cannot enqueue: {what} {name:?} {fault}")));
+            }
+        }
+    }
+    Ok(())
 }
 
 // === impl Delivery ===

@@ -1,119 +1,273 @@
 //! The queue in Kafka: one topic of jobs, which any producer may write, and topics of our own beside it.
+//!
+//! One thread consumes, and never waits for long: it alone knows what is in flight. Jobs of a partition end in any order; what
+//! is committed is the lowest offset that is not done, with a note of what is done above it. What follows a job (a retry, a
+//! dead letter) is a record of ours that is on all replicas before the job's own offset may move.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::clock::{Clock, SystemClock};
+use arc_swap::ArcSwap;
+use rdkafka::producer::Producer as _;
+use tokio::sync::oneshot;
+
+use self::inbox::{How, Inbox, Order, Settle};
+use self::right::Right;
+use self::topics::Topics;
+use self::write::{Deliveries, Producer};
+use super::told::Told;
+use super::{
+    Answer, Delivery, Demand, Enqueued, Filter, Listed, NewJob, OnSettled, Queue, QueueError, Receipt, Release,
+    Settlement, Shown, Stats,
+};
 
 pub(crate) mod client;
-pub mod dead;
+mod consumer;
+mod dead;
+mod enqueue;
 pub(crate) mod envelope;
+mod flight;
 mod found;
-pub mod inspect;
+mod group;
+mod inbox;
+mod inspect;
+mod options;
 pub(crate) mod record;
+mod right;
 mod scan;
 mod tier;
 pub(crate) mod topics;
 mod transaction;
+mod write;
 
-/// How a Kafka queue is opened.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// `HOST:PORT`, several with commas.
-    pub brokers: String,
-    /// The job topics, at least one. New jobs go to the first.
-    pub topics: Vec<Topic>,
-    /// The consumer group.
-    pub group: String,
-    /// How its members agree on who has which partition.
-    pub group_protocol: GroupProtocol,
-    /// Whether a missing job topic is created.
-    pub auto_create: bool,
-    /// Partitions of a topic that is created; 0: the broker's default.
-    pub partitions: u32,
-    /// Replicas of a topic that is created; 0: the broker's default.
-    pub replication: u32,
-    /// Configuration of a job topic that is created.
-    pub topic_config: BTreeMap<String, String>,
-    /// Properties of librdkafka, over ours. They may hold secrets.
-    pub client: BTreeMap<String, String>,
-    /// Where the token for OAUTHBEARER is, which somebody else keeps fresh.
-    pub oauth_token_file: Option<PathBuf>,
-    /// What a crash may repeat.
-    pub guarantee: Guarantee,
-    /// The most jobs that are received and not settled.
-    pub in_flight: u32,
-    /// The most bytes of them.
-    pub in_flight_bytes: u64,
-    /// The largest body.
-    pub body_bytes_max: usize,
-    /// How long a job waits for a handler of its type.
-    pub park_for: Duration,
-    /// How many attempts run at one time, more or less.
-    pub slots: u32,
-    /// Where this runner keeps what it must remember after it was killed.
-    pub state_dir: PathBuf,
-    /// The time of day.
-    pub clock: Arc<dyn Clock>,
+pub use options::{GroupProtocol, Guarantee, Options, Topic};
+
+/// The queue in a Kafka cluster. It joins the consumer group with its first `receive`, so that people can look and enqueue
+/// beside others.
+///
+/// Dropped, it leaves the group in the background; [`Queue::close`] waits for that.
+#[derive(Debug)]
+pub struct KafkaQueue {
+    shared: Arc<Shared>,
 }
 
-/// A topic of jobs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Topic {
-    /// Its name.
-    pub name: String,
-    /// The type of every record that does not say its own in a header: the topic may hold any text then.
-    pub job_type: Option<String>,
+/// What the callers, the consumer's thread and the deliveries have in common.
+struct Shared {
+    options: Options,
+    topics: Topics,
+    context: client::Context,
+    inbox: Arc<Inbox>,
+    right: Right,
+    producer: ArcSwap<Producer>,
 }
 
-/// What a crash may repeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Guarantee {
-    /// A job, or a record that we write, may come twice, never not at all.
-    #[default]
-    AtLeastOnce,
-    /// The same for jobs; what Sandhog itself writes to Kafka about a job appears once, together with its offset.
-    ExactlyOnceInKafka,
-}
+/// Takes the demand back when nobody waits any more, so that nothing is handed out for nobody.
+struct Waiting<'a>(&'a Inbox);
 
-/// How the members of the group agree on who has which partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum GroupProtocol {
-    /// The newer one, if the broker has it.
-    #[default]
-    Auto,
-    /// The newer one, KIP-848: nobody stops for others.
-    Consumer,
-    /// The older one, which every broker and client library has.
-    Classic,
-}
+// === impl KafkaQueue ===
 
-// === impl Options ===
+impl KafkaQueue {
+    /// Finds the topics, or makes them. It blocks, for 10 s at most.
+    ///
+    /// # Errors
+    ///
+    /// Says what is missing, not allowed or not fit, or that no broker answers, which may pass.
+    pub fn open(options: Options) -> Result<Arc<KafkaQueue>, QueueError> {
+        let topics = topics::ensure(&options)?;
+        let context = client::Context::new(&options);
+        let inbox = Arc::new(Inbox::default());
+        let producer = producer(&options, &context, &inbox)?;
+        let shared = Arc::new(Shared {
+            options,
+            topics,
+            context,
+            inbox,
+            right: Right::new(),
+            producer: ArcSwap::from_pointee(producer),
+        });
+        let consumer = consumer::Consumer::new(Arc::clone(&shared));
+        std::thread::Builder::new()
+            .name("queue-consumer".to_owned())
+            .spawn(move || consumer.run())
+            .map_err(|e| QueueError::lasting(format!("cannot start the queue's thread: {e}")))?;
+        Ok(Arc::new(KafkaQueue { shared }))
+    }
 
-impl Options {
-    /// The defaults for a job topic on these brokers.
-    pub fn new(brokers: impl Into<String>, topic: impl Into<String>, state_dir: impl Into<PathBuf>) -> Options {
-        Options {
-            brokers: brokers.into(),
-            topics: vec![Topic { name: topic.into(), job_type: None }],
-            group: "job_queue_consumer".to_owned(),
-            group_protocol: GroupProtocol::default(),
-            auto_create: true,
-            partitions: 0,
-            replication: 0,
-            topic_config: BTreeMap::new(),
-            client: BTreeMap::new(),
-            oauth_token_file: None,
-            guarantee: Guarantee::default(),
-            in_flight: 16_384,
-            in_flight_bytes: 64 << 20,
-            body_bytes_max: 8 << 20,
-            park_for: Duration::from_secs(7 * 24 * 60 * 60),
-            slots: 64,
-            state_dir: state_dir.into(),
-            clock: Arc::new(SystemClock),
+    async fn receive_some(&self, demand: &Demand) -> Result<Vec<Delivery>, QueueError> {
+        let inbox = &*self.shared.inbox;
+        let _waiting = Waiting(inbox);
+        loop {
+            let changed = inbox.changed.notified();
+            tokio::pin!(changed);
+            // Heard from here on, so that what happens between looking and waiting is not missed.
+            changed.as_mut().enable();
+            {
+                let mut state = inbox.lock();
+                if state.stopped || state.ended {
+                    return Err(closed("cannot receive"));
+                }
+                if let Some(failure) = state.failure.take() {
+                    return Err(failure);
+                }
+                if !state.received.is_empty() {
+                    let received = std::mem::take(&mut state.received);
+                    drop(state);
+                    let release: Arc<dyn Release> = self.shared.clone();
+                    let deliver =
+                        |one: inbox::Received| Delivery::new(one.job, one.alone, one.receipt, Arc::clone(&release));
+                    return Ok(received.into_iter().map(deliver).collect());
+                }
+                inbox.demand(state, demand);
+            }
+            changed.await;
         }
     }
+
+    /// Asks Kafka itself, on a thread where waiting is no harm, once it knows what this runner has done.
+    async fn ask<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Shared) -> Result<T, QueueError> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let (told, committed) = oneshot::channel();
+        self.shared.inbox.order(Order::Commit(told));
+        // A queue that has ended commits nothing more, and knows no less.
+        committed.await.ok();
+        let shared = Arc::clone(&self.shared);
+        let asked = tokio::task::spawn_blocking(move || ask(&shared));
+        asked.await.unwrap_or_else(|_| Err(QueueError::lasting("an answer of the queue could not be put together")))
+    }
+}
+
+impl Queue for KafkaQueue {
+    fn receive<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<Vec<Delivery>, QueueError>> {
+        Box::pin(self.receive_some(demand))
+    }
+
+    fn settle(&self, delivery: Delivery, settlement: Settlement, settled: OnSettled) {
+        let (_, receipt) = delivery.into_parts();
+        self.shared.inbox.settle(Settle { receipt, how: How::Settled(settlement, Told::by(settled)) });
+    }
+
+    fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'static, Result<Vec<Enqueued>, QueueError>> {
+        if let Err(error) = super::check_new(&jobs) {
+            return Box::pin(async { Err(error) });
+        }
+        if self.shared.inbox.lock().stopped {
+            return Box::pin(async { Err(closed("cannot enqueue")) });
+        }
+        let (reply, answered) = oneshot::channel();
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || {
+            enqueue::send(jobs, &shared.options, &shared.topics.jobs[0].names, &shared.producer.load_full(), reply);
+        });
+        Box::pin(async move { answered.await.unwrap_or_else(|_| Err(closed("cannot enqueue"))) })
+    }
+
+    fn stats(&self) -> Answer<'_, Result<Stats, QueueError>> {
+        Box::pin(self.ask(|shared| inspect::stats(&shared.options, shared.options.clock.now())))
+    }
+
+    fn has_work<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<bool, QueueError>> {
+        let demand = demand.clone();
+        Box::pin(self.ask(move |shared| inspect::has_work(&shared.options, &demand, shared.options.clock.now())))
+    }
+
+    fn list(&self, filter: Filter) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
+        Box::pin(self.ask(move |shared| inspect::list(&shared.options, &filter, shared.options.clock.now())))
+    }
+
+    fn show(&self, id: &str) -> Answer<'_, Result<Option<Shown>, QueueError>> {
+        let id = id.to_owned();
+        Box::pin(self.ask(move |shared| inspect::show(&shared.options, &id, shared.options.clock.now())))
+    }
+
+    fn requeue_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
+        Box::pin(self.ask(move |shared| dead::requeue(&shared.options, &filter, dry_run)))
+    }
+
+    fn delete_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
+        Box::pin(self.ask(move |shared| dead::delete(&shared.options, &filter, dry_run)))
+    }
+
+    fn stop_receiving(&self) -> Answer<'_, ()> {
+        let (reply, answered) = oneshot::channel();
+        self.shared.stop();
+        self.shared.inbox.order(Order::StopReceiving(reply));
+        // No answer: the queue is closed, which is more than stopped.
+        Box::pin(async move { answered.await.unwrap_or(()) })
+    }
+
+    fn close(&self) -> Answer<'_, ()> {
+        let (reply, answered) = oneshot::channel();
+        self.shared.stop();
+        self.shared.inbox.order(Order::Close(Some(reply)));
+        Box::pin(async move { answered.await.unwrap_or(()) })
+    }
+}
+
+impl Drop for KafkaQueue {
+    fn drop(&mut self) {
+        self.shared.stop();
+        self.shared.inbox.order(Order::Close(None));
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// A producer that can do nothing any more is replaced by a new one: what was with it is told to have failed.
+    fn mend_producer(&self) {
+        if self.producer.load().client().fatal_error().is_none() {
+            return;
+        }
+        match producer(&self.options, &self.context, &self.inbox) {
+            Ok(producer) => self.producer.store(Arc::new(producer)),
+            Err(error) => tracing::warn!("cannot make a new producer: {error}"),
+        }
+    }
+
+    fn stop(&self) {
+        self.inbox.lock().stopped = true;
+        self.inbox.changed.notify_waiters();
+    }
+}
+
+impl Release for Shared {
+    fn release(&self, receipt: Receipt) {
+        let started = self.right.was_started(receipt.record);
+        self.inbox.settle(Settle { receipt, how: How::Dropped { started } });
+    }
+
+    fn holds(&self, receipt: Receipt) -> bool {
+        self.right.holds(receipt)
+    }
+
+    fn executing(&self, receipt: Receipt, _alone: bool) -> u32 {
+        self.right.start(receipt);
+        0
+    }
+
+    fn executed(&self, _slot: u32) {}
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("topics", &self.topics).finish_non_exhaustive()
+    }
+}
+
+// === impl Waiting ===
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().demand = None;
+    }
+}
+
+fn producer(options: &Options, context: &client::Context, inbox: &Arc<Inbox>) -> Result<Producer, QueueError> {
+    let deliveries = Deliveries { inbox: Arc::clone(inbox), context: context.clone() };
+    client::producer(options).create_with_context(deliveries).map_err(|e| client::refused(&e))
+}
+
+fn closed(what: &str) -> QueueError {
+    QueueError::lasting(format!("{what}: the queue is closed"))
 }

@@ -235,7 +235,7 @@ impl Queue for SqliteQueue {
     }
 
     fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'static, Result<Vec<Enqueued>, QueueError>> {
-        if let Err(error) = enqueue::check(&jobs) {
+        if let Err(error) = super::check_new(&jobs) {
             return Box::pin(async { Err(error) });
         }
         let (reply, answered) = oneshot::channel();

@@ -35,4 +35,3 @@ impl std::fmt::Debug for Told {
         f.write_str("Told")
     }
 }
-

@@ -11,14 +11,15 @@ use rdkafka::message::{BorrowedMessage, Message};
 use tokio::sync::oneshot;
 
 use super::Shared;
+use super::client;
 use super::flight::{Content, Flight, Stage};
-use super::group::{Group, Partition, Role};
+use super::group::{Group, Partition};
 use super::inbox::{How, Order, Settle, Work, Written};
 use super::record::{Read, Record};
 use super::right::STANDSTILL;
 use super::tier::{self, Then};
+use super::topics::Role;
 use super::write::{Sent, Why, Write, Writing, is_full};
-use super::client;
 use crate::clock::UnixMs;
 use crate::outcome::Disposition;
 use crate::queue::Demand;
@@ -162,12 +163,9 @@ impl Consumer {
             self.committed(&result);
         }
         if let Some(demand) = work.demand {
-            let (unserved, grown) = self.flight.serve(&demand);
+            let (unserved, _grown) = self.flight.serve(&demand);
             for delivery in unserved {
                 self.write(delivery, Why::Unserved, None);
-            }
-            if grown {
-                self.shared.served_grew(&demand);
             }
             self.demand = Some(demand);
         }
@@ -184,7 +182,10 @@ impl Consumer {
                 self.demand = None;
                 for delivery in self.flight.all() {
                     // What was handed out comes back by itself, or is settled.
-                    if matches!(self.flight.get(delivery).map(|held| &held.stage), Some(Stage::Waiting | Stage::Timed(_))) {
+                    if matches!(
+                        self.flight.get(delivery).map(|held| &held.stage),
+                        Some(Stage::Waiting | Stage::Timed(_))
+                    ) {
                         self.flight.remove(delivery);
                     }
                 }
@@ -292,14 +293,15 @@ impl Consumer {
             let hint = refused.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
             tracing::warn!(
                 kafka.topic = topic,
-                "{}{hint}: what is to be written there is held, and tried again", refused.message
+                "{}{hint}: what is to be written there is held, and tried again",
+                refused.message
             );
         }
         if let Some(partition) = self.group.as_mut().and_then(|group| group.partitions.get_mut(&tenure)) {
             partition.blocked.insert(offset, refused.message);
             partition.dirty = true;
         }
-        self.shared.mend_producer(&self.shared);
+        self.shared.mend_producer();
         self.flight.look_again(delivery, self.now().plus(wait));
     }
 
@@ -415,7 +417,9 @@ impl Consumer {
 
     /// This membership is over: all that was held is somebody else's.
     fn join_anew(&mut self, error: &KafkaError) {
-        tracing::warn!("the consumer group has put this runner out ({error}): it joins anew, and what ran may run again");
+        tracing::warn!(
+            "the consumer group has put this runner out ({error}): it joins anew, and what ran may run again"
+        );
         let Some(group) = self.group.take() else { return };
         for tenure in group.partitions.keys() {
             self.shared.right.lose(*tenure);
@@ -566,9 +570,7 @@ impl Consumer {
     fn is_closed(&self) -> bool {
         let Some((_, since)) = &self.closing else { return false };
         let Some(group) = &self.group else { return true };
-        let writes = |delivery: &i64| {
-            matches!(self.flight.get(*delivery).map(|held| &held.stage), Some(Stage::Writing(writing)) if writing.sent)
-        };
+        let writes = |delivery: &i64| matches!(self.flight.get(*delivery).map(|held| &held.stage), Some(Stage::Writing(writing)) if writing.sent);
         let all: Vec<i64> = group.partitions.keys().copied().collect();
         let busy = self.flight.all().iter().any(writes) || !group.is_committed(&all);
         !busy || since.elapsed() >= LAST_COMMIT
@@ -643,7 +645,16 @@ fn windows(group: &Group, shared: &Shared) -> Vec<usize> {
 fn is_put_out(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{FencedInstanceId, IllegalGeneration, UnknownMemberId};
     let code = error.rdkafka_error_code();
-    matches!(code, Some(UnknownMemberId | IllegalGeneration | FencedInstanceId | RDKafkaErrorCode::StaleMemberEpoch | RDKafkaErrorCode::FencedMemberEpoch))
+    matches!(
+        code,
+        Some(
+            UnknownMemberId
+                | IllegalGeneration
+                | FencedInstanceId
+                | RDKafkaErrorCode::StaleMemberEpoch
+                | RDKafkaErrorCode::FencedMemberEpoch
+        )
+    )
 }
 
 // === impl Partition ===
@@ -659,16 +670,5 @@ impl Partition {
 impl Flight {
     fn has_room(&self, options: &super::Options) -> bool {
         self.jobs() < options.in_flight as usize && (self.bytes() as u64) < options.in_flight_bytes
-    }
-}
-
-// === impl Role ===
-
-impl Role {
-    /// The number of its job topic.
-    pub(super) fn topic(self) -> usize {
-        match self {
-            Role::Jobs(topic) | Role::Tier(topic, _) => topic,
-        }
     }
 }

@@ -47,7 +47,7 @@ struct Change<'a> {
 /// # Errors
 ///
 /// Says how many were sent back before it.
-pub fn requeue(options: &Options, filter: &Filter, dry_run: bool) -> Result<Vec<Listed>, QueueError> {
+pub(super) fn requeue(options: &Options, filter: &Filter, dry_run: bool) -> Result<Vec<Listed>, QueueError> {
     if !filter.ids.is_empty() {
         // Before anything is changed.
         let named = change(options, filter, Act::Requeue, true)?;
@@ -67,7 +67,7 @@ pub fn requeue(options: &Options, filter: &Filter, dry_run: bool) -> Result<Vec<
 /// # Errors
 ///
 /// Says how many were deleted before it.
-pub fn delete(options: &Options, filter: &Filter, dry_run: bool) -> Result<Vec<Listed>, QueueError> {
+pub(super) fn delete(options: &Options, filter: &Filter, dry_run: bool) -> Result<Vec<Listed>, QueueError> {
     change(options, filter, Act::Delete, dry_run)
 }
 

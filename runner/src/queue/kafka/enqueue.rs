@@ -143,7 +143,9 @@ impl Batch {
 impl New {
     fn of(job: NewJob, names: &Names, now: UnixMs) -> New {
         match job {
-            NewJob::Job { job_type, body, id, run_at, metadata } => New::job(job_type, body, id, run_at, metadata, names, now),
+            NewJob::Job { job_type, body, id, run_at, metadata } => {
+                New::job(job_type, body, id, run_at, metadata, names, now)
+            }
             NewJob::Malformed { bytes, reason } => New::malformed(bytes, reason, names, now),
         }
     }

@@ -229,7 +229,9 @@ impl Flight {
         }
         let Some(mut room) = demand.others.filter(|room| *room > 0) else { return out };
         let others = self.lanes.iter().filter(|(job_type, lane)| {
-            !lane.waiting.is_empty() && !self.served.types.contains(*job_type) && !self.served.paused.contains(*job_type)
+            !lane.waiting.is_empty()
+                && !self.served.types.contains(*job_type)
+                && !self.served.paused.contains(*job_type)
         });
         let others: Vec<Arc<str>> = others.map(|(job_type, _)| Arc::clone(job_type)).collect();
         for job_type in others {
@@ -302,7 +304,11 @@ impl Flight {
     fn job_type(&self, delivery: i64) -> Option<Arc<str>> {
         let Content::Job(job) = &self.held.get(&delivery)?.content else { return None };
         let known = self.lanes.get_key_value(job.job_type.as_str()).map(|(name, _)| Arc::clone(name));
-        Some(known.or_else(|| self.served.types.get(job.job_type.as_str()).cloned()).unwrap_or_else(|| job.job_type.as_str().into()))
+        Some(
+            known
+                .or_else(|| self.served.types.get(job.job_type.as_str()).cloned())
+                .unwrap_or_else(|| job.job_type.as_str().into()),
+        )
     }
 }
 

@@ -17,8 +17,8 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use super::inbox::Inbox;
+use super::topics::{Role, Topics};
 use super::{Options, client};
-use super::topics::Topics;
 use crate::queue::QueueError;
 use crate::queue::offsets::{Blocked, Noted, Offsets};
 
@@ -53,14 +53,12 @@ pub(super) enum Change {
 }
 
 /// What is committed together.
-#[derive(Debug)]
 struct Commit {
     consumer: Arc<GroupConsumer>,
     offsets: TopicPartitionList,
 }
 
 /// The membership.
-#[derive(Debug)]
 pub(super) struct Group {
     consumer: Arc<GroupConsumer>,
     gone: mpsc::Receiver<()>,
@@ -69,15 +67,6 @@ pub(super) struct Group {
     /// Tenures whose newest marks are being committed; none: nothing is.
     committing: Option<Vec<i64>>,
     committed_at: Instant,
-}
-
-/// What a partition's topic is to us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// Jobs of a topic, by its number in the options.
-    Jobs(usize),
-    /// A tier of a topic.
-    Tier(usize, usize),
 }
 
 /// A partition that this runner holds.
@@ -120,9 +109,8 @@ impl Group {
             _gone: gone_tx,
         };
         let refused = |e: &KafkaError| client::explain(e, "cannot join the consumer group", &options.group);
-        let mut consumer: GroupConsumer = client::consumer(options, topics.protocol)
-            .create_with_context(member)
-            .map_err(|e| refused(&e))?;
+        let mut consumer: GroupConsumer =
+            client::consumer(options, topics.protocol).create_with_context(member).map_err(|e| refused(&e))?;
         let wake = Arc::clone(inbox);
         consumer.set_nonempty_callback(move || wake.wake());
         let names: Vec<&str> = topics.jobs.iter().flat_map(|topic| topic.names.worked()).collect();

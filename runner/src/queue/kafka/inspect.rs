@@ -17,7 +17,6 @@ const RECORDS_MAX: u64 = 1_000_000;
 struct Look<'a> {
     options: &'a Options,
     scan: Scan,
-    now: UnixMs,
 }
 
 /// What was read of one kind of topic.
@@ -47,8 +46,8 @@ struct Aged {
 /// # Errors
 ///
 /// Says what could not be read.
-pub fn stats(options: &Options, now: UnixMs) -> Result<Stats, QueueError> {
-    let look = Look::open(options, now)?;
+pub(super) fn stats(options: &Options, now: UnixMs) -> Result<Stats, QueueError> {
+    let look = Look::open(options)?;
     let mut counts: BTreeMap<(Option<String>, State), u64> = BTreeMap::new();
     let mut stats = Stats::default();
     let mut unread = 0;
@@ -95,7 +94,7 @@ pub fn stats(options: &Options, now: UnixMs) -> Result<Stats, QueueError> {
 /// # Errors
 ///
 /// Says what could not be read.
-pub fn list(options: &Options, filter: &Filter, now: UnixMs) -> Result<Vec<Listed>, QueueError> {
+pub(super) fn list(options: &Options, filter: &Filter, now: UnixMs) -> Result<Vec<Listed>, QueueError> {
     let places: &[Place] = match (&filter.kind, filter.state) {
         (Some(_), _) | (None, Some(State::Dead)) => &[Place::Dead],
         (None, Some(State::Ready)) => &[Place::Jobs, Place::Tier],
@@ -109,7 +108,7 @@ pub fn list(options: &Options, filter: &Filter, now: UnixMs) -> Result<Vec<Liste
         return Ok(Vec::new());
     }
     let mut oldest = Oldest { limit, newest_first: BinaryHeap::new() };
-    let walked = Look::open(options, now)?.walk(places, &mut |found| {
+    let walked = Look::open(options)?.walk(places, &mut |found| {
         if found.passes(filter, now) {
             oldest.add(found, now);
         }
@@ -127,10 +126,10 @@ pub fn list(options: &Options, filter: &Filter, now: UnixMs) -> Result<Vec<Liste
 /// # Errors
 ///
 /// Says what could not be read.
-pub fn show(options: &Options, id: &str, now: UnixMs) -> Result<Option<Shown>, QueueError> {
+pub(super) fn show(options: &Options, id: &str, now: UnixMs) -> Result<Option<Shown>, QueueError> {
     let filter = Filter { ids: vec![id.to_owned()], ..Filter::default() };
     let mut newest: Option<Shown> = None;
-    let walked = Look::open(options, now)?.walk(&Place::ALL, &mut |found| {
+    let walked = Look::open(options)?.walk(&Place::ALL, &mut |found| {
         if found.passes(&filter, now) {
             let shown = found.shown(now);
             if newest.as_ref().is_none_or(|newest| newest.listed.enqueued_at <= shown.listed.enqueued_at) {
@@ -151,12 +150,12 @@ pub fn show(options: &Options, id: &str, now: UnixMs) -> Result<Option<Shown>, Q
 /// # Errors
 ///
 /// Says what could not be read.
-pub fn has_work(options: &Options, demand: &Demand, now: UnixMs) -> Result<bool, QueueError> {
+pub(super) fn has_work(options: &Options, demand: &Demand, now: UnixMs) -> Result<bool, QueueError> {
     let here: HashSet<&str> = demand.types.iter().map(|(job_type, _)| &**job_type).collect();
     let paused: HashSet<&str> = demand.paused.iter().map(|job_type| &**job_type).collect();
     let serves = |job_type: &str| here.contains(job_type) || (demand.others.is_some() && !paused.contains(job_type));
     let mut any = false;
-    let walked = Look::open(options, now)?.walk(&[Place::Jobs, Place::Tier, Place::Parked], &mut |found| {
+    let walked = Look::open(options)?.walk(&[Place::Jobs, Place::Tier, Place::Parked], &mut |found| {
         // What is malformed must be buried, by anybody.
         any = found.state(now) != State::Scheduled && found.job_type().is_none_or(serves);
         if any { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -184,8 +183,8 @@ fn blocked(part: &Part) -> Option<Blocked> {
 // === impl Look ===
 
 impl<'a> Look<'a> {
-    fn open(options: &'a Options, now: UnixMs) -> Result<Look<'a>, QueueError> {
-        Ok(Look { options, scan: Scan::open(options)?, now })
+    fn open(options: &'a Options) -> Result<Look<'a>, QueueError> {
+        Ok(Look { options, scan: Scan::open(options)? })
     }
 
     /// Shows each job that lies in `places` to `visit`, until that breaks off.

@@ -29,6 +29,7 @@ const POLL: Duration = Duration::from_millis(100);
 pub(crate) struct Scan {
     consumer: BaseConsumer<Context>,
     group: String,
+    brokers: String,
 }
 
 /// A partition, and what of it is to be read.
@@ -70,7 +71,7 @@ impl Scan {
             // How soon more is fetched when there is room again.
             .set("fetch.queue.backoff.ms", "2");
         let consumer = config.create_with_context(Context::quiet(options)).map_err(|e| client::refused(&e))?;
-        Ok(Scan { consumer, group: options.group.clone() })
+        Ok(Scan { consumer, group: options.group.clone(), brokers: options.brokers.clone() })
     }
 
     /// The partitions of those topics that are there, each from its beginning to its end.
@@ -245,11 +246,19 @@ impl Scan {
 
     /// An error for people. Where no broker answers, a connection that failed says more.
     fn explain(&self, error: &KafkaError, what: &str, name: &str) -> QueueError {
-        let mut explained = explain(error, what, name);
-        if let Some((_, why)) = self.consumer.context().failure().filter(|_| explained.transient) {
-            explained.message = format!("{}: {why}", explained.message);
+        let explained = explain(error, what, name);
+        if !explained.transient {
+            return explained;
         }
-        explained
+        // The context is told by polls.
+        while self.consumer.poll(Duration::ZERO).is_some_and(|event| event.is_err()) {}
+        match self.consumer.context().failure() {
+            Some((code, why)) => QueueError {
+                message: format!("cannot connect to Kafka at `{}`: {why}", self.brokers),
+                ..explain(&KafkaError::Global(code), what, name)
+            },
+            None => explained,
+        }
     }
 }
 

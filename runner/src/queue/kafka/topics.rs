@@ -10,6 +10,7 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::client::{self, Context, Protocol, explain};
+use super::tier::TIERS;
 use super::{GroupProtocol, Options};
 use crate::queue::QueueError;
 
@@ -47,16 +48,6 @@ pub(crate) struct Names {
     /// Dead letters.
     pub dead: String,
 }
-
-/// How long a record waits in each tier: all of a tier alike, so that each partition is in the order of what is due.
-pub(crate) const TIERS: [(&str, Duration); 6] = [
-    ("1s", Duration::from_secs(1)),
-    ("10s", Duration::from_secs(10)),
-    ("1m", Duration::from_secs(60)),
-    ("10m", Duration::from_secs(10 * 60)),
-    ("1h", Duration::from_secs(60 * 60)),
-    ("12h", Duration::from_secs(12 * 60 * 60)),
-];
 
 /// The longest name of a job topic: ours must be names too, of 249 characters at most.
 pub(crate) const NAME_LEN_MAX: usize = 249 - ".retry.10m".len();
@@ -98,6 +89,40 @@ pub(crate) fn ensure(options: &Options) -> Result<Topics, QueueError> {
     Ok(Topics { jobs, protocol: asker.protocol() })
 }
 
+// === impl Topics ===
+
+impl Topics {
+    /// What a topic that the group consumes is to us.
+    pub(crate) fn role(&self, name: &str) -> Option<Role> {
+        self.jobs.iter().enumerate().find_map(|(topic, found)| {
+            if found.names.jobs == name {
+                return Some(Role::Jobs(topic));
+            }
+            found.names.tiers.iter().position(|tier| tier == name).map(|tier| Role::Tier(topic, tier))
+        })
+    }
+}
+
+/// What a topic that the group consumes is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Jobs, of a topic by its number in the options.
+    Jobs(usize),
+    /// A tier of a topic.
+    Tier(usize, usize),
+}
+
+// === impl Role ===
+
+impl Role {
+    /// The number of its job topic.
+    pub(crate) fn topic(self) -> usize {
+        match self {
+            Role::Jobs(topic) | Role::Tier(topic, _) => topic,
+        }
+    }
+}
+
 // === impl Names ===
 
 impl Names {
@@ -105,10 +130,15 @@ impl Names {
     pub(crate) fn new(jobs: &str) -> Names {
         Names {
             jobs: jobs.to_owned(),
-            tiers: TIERS.map(|(delay, _)| format!("{jobs}.retry.{delay}")),
+            tiers: TIERS.each_ref().map(|tier| format!("{jobs}.{}", tier.suffix)),
             parked: format!("{jobs}.parked"),
             dead: format!("{jobs}.dead"),
         }
+    }
+
+    /// Those that are consumed by the group: the jobs, and what waits for its time.
+    pub(crate) fn worked(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.jobs).chain(&self.tiers).map(String::as_str)
     }
 
     /// All of ours.

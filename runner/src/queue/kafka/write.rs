@@ -80,7 +80,14 @@ pub(super) enum Why {
 
 impl Write {
     /// The record that follows, and its topic; none where nothing is to be written.
-    pub(super) fn of(why: Why, record: &Record, job: Option<&Job>, bytes: &[u8], names: &Names, now: UnixMs) -> Option<Write> {
+    pub(super) fn of(
+        why: Why,
+        record: &Record,
+        job: Option<&Job>,
+        bytes: &[u8],
+        names: &Names,
+        now: UnixMs,
+    ) -> Option<Write> {
         let mut envelope = record.clone().into_envelope(job);
         let mut changed = None;
         let topic = match why {

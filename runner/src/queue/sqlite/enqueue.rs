@@ -10,9 +10,8 @@ use super::schema::state;
 use super::tally::Tally;
 use super::together::Together;
 use crate::clock::UnixMs;
-use crate::job::name_fault;
 use crate::outcome::{Failure, Kind};
-use crate::queue::{Enqueued, NewJob, QueueError};
+use crate::queue::{Enqueued, NewJob};
 
 static INSERT: LazyLock<Together> = LazyLock::new(|| {
     let columns = "record, state, run_at_ms, enqueued_at_ms, job_type, id, metadata, body";
@@ -28,21 +27,6 @@ struct Row<'a> {
     id: &'a str,
     metadata: Option<String>,
     body: &'a str,
-}
-
-/// Says why these cannot be stored at all, if they cannot.
-pub(super) fn check(jobs: &[NewJob]) -> Result<(), QueueError> {
-    for job in jobs {
-        if let NewJob::Job { job_type, id, .. } = job {
-            let fault = name_fault(job_type).map(|fault| ("job type", job_type, fault));
-            let fault = fault.or_else(|| id.as_ref().and_then(|id| Some(("id", id, name_fault(id)?))));
-            if let Some((what, name, fault)) = fault {
-                let name: String = name.chars().take(40).collect();
-                return Err(QueueError::lasting(format!("cannot enqueue: {what} {name:?} {fault}")));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Adds jobs; one answer for each.
