@@ -307,7 +307,7 @@ pub struct Shown {
 /// How many jobs there are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Stats {
-    /// By type and state; a type of none are the malformed.
+    /// By type and state; a type of none are the malformed among the dead, and elsewhere those of whom it is not known.
     pub counts: Vec<Count>,
     /// When the next scheduled job is due.
     #[serde(rename = "next_due_at_ms")]
@@ -315,10 +315,10 @@ pub struct Stats {
     /// When the oldest ready job became ready.
     #[serde(rename = "oldest_ready_at_ms")]
     pub oldest_ready_at: Option<UnixMs>,
-    /// Live runners.
-    pub runners: u32,
-    /// Settlements that came after their lease was lost, since the file was made.
-    pub fenced_total: u64,
+    /// Live runners; none if this queue cannot tell.
+    pub runners: Option<u32>,
+    /// Settlements that came after their lease was lost, since the file was made; none if this queue does not count them.
+    pub fenced_total: Option<u64>,
     /// What holds up a partition of Kafka.
     pub blocked: Vec<Blocked>,
     /// What this queue cannot know of the rest, in sentences.
@@ -459,7 +459,10 @@ fn say_passed_over(letters: usize) {
     if letters == 0 {
         return;
     }
-    tracing::warn!(letters, "{letters} dead letters stay: requeued {REQUEUES_MAX} times already, they go back only by id");
+    tracing::warn!(
+        letters,
+        "{letters} dead letters stay: requeued {REQUEUES_MAX} times already, they go back only by id"
+    );
 }
 
 // === impl QueueError ===

@@ -127,6 +127,14 @@ fn ids(listed: &[Listed]) -> Vec<String> {
     listed.iter().map(|job| job.id.clone()).collect()
 }
 
+/// A failed attempt, as it is written.
+fn failed(message: &str) -> Value {
+    json!({
+        "number": 3, "started_at_ms": 5, "duration_us": 6, "memory_peak_bytes": 7, "generation": "abcdefabcdef",
+        "failure": {"kind": "trap", "message": message},
+    })
+}
+
 fn state(state: State) -> Filter {
     Filter { state: Some(state), ..Filter::default() }
 }
@@ -201,10 +209,7 @@ fn jobs_are_found_wherever_they_wait() {
     queue.job("a");
     queue.write(".parked", &queue.envelope("p", Some("nobody")), r#"{"job_type":"nobody"}"#);
     queue.bury("d", Some("t"), |envelope| {
-        envelope["failed_attempts"] = json!([{
-            "number": 3, "started_at_ms": 5, "duration_us": 6, "memory_peak_bytes": 7, "generation": "abcdefabcdef",
-            "failure": {"kind": "trap", "message": "unreachable"},
-        }]);
+        envelope["failed_attempts"] = json!([failed("unreachable")]);
     });
     let now = SystemClock.now();
     let show = |id: &str| queue.show(id);
@@ -349,16 +354,18 @@ fn malformed_dead_letter_is_not_requeued_and_can_be_deleted() {
 }
 
 #[test]
-fn requeue_that_the_topic_refuses_changes_nothing_of_its_batch() {
+fn dead_letter_that_the_topic_refuses_is_named_and_stays() {
     let Some(queue) = Looking::new(1) else { return };
     queue.bury("small", Some("t"), |_| {});
-    queue.bury("large", Some("t"), |envelope| envelope["buried"]["failure"]["message"] = json!("y".repeat(900)));
+    queue.bury("large", Some("t"), |envelope| envelope["failed_attempts"] = json!([failed(&"y".repeat(900))]));
     queue.topic.configure("", &[("max.message.bytes", "1000")]);
     let error = queue.requeue(&Filter::default()).unwrap_err();
     assert!(error.message.contains("`large`") && error.message.contains("larger"), "{error}");
-    assert_eq!(queue.list(&state(State::Dead)).len(), 2);
-    assert_eq!(queue.topic.read("").len(), 0);
-    assert_eq!(queue.requeue(&only("small")).unwrap(), ["small"]);
+    assert!(error.message.contains("after 1 dead letters were requeued"), "{error}");
+    assert_eq!(
+        (queue.list(&state(State::Dead)), queue.list(&state(State::Ready))),
+        (vec!["large".into()], vec!["small".into()])
+    );
 }
 
 #[test]

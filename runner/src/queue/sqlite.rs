@@ -17,8 +17,8 @@ use self::right::Right;
 use self::slots::Slots;
 use super::told::Told;
 use super::{
-    Answer, Delivery, Demand, Enqueued, Filter, Keep, Listed, NewJob, OnSettled, Queue, QueueError, REQUEUES_MAX, Receipt, Release,
-    Settlement, Shown, State, Stats,
+    Answer, Delivery, Demand, Enqueued, Filter, Keep, Listed, NewJob, OnSettled, Queue, QueueError, REQUEUES_MAX,
+    Receipt, Release, Settlement, Shown, State, Stats,
 };
 use crate::clock::{Clock, SystemClock};
 

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use rdkafka::Message;
 use rdkafka::message::OwnedHeaders;
 
-use super::found::{Found, Place};
 use super::client::explain;
+use super::found::{Found, Place};
 use super::scan::Scan;
 use super::topics::Names;
 use super::transaction::{Transactions, Undone, Write, is_too_large};
@@ -170,12 +170,28 @@ impl<'a> Change<'a> {
     }
 
     fn commit(&mut self) -> Result<(), QueueError> {
-        if let Some(transactions) = self.transactions.as_ref().filter(|_| !self.batch.is_empty()) {
-            transactions.commit(&self.batch).map_err(|undone| self.explain(undone))?;
+        let committed = match &self.transactions {
+            Some(transactions) if !self.batch.is_empty() => transactions.commit(&self.batch),
+            _ => Ok(()),
+        };
+        match committed {
+            Ok(()) => self.done.append(&mut self.pending),
+            // The topic's limit is on what is sent to it at a time, too: each by itself shows which is too large.
+            Err(Undone::Refused(_, error)) if is_too_large(&error) && self.pending.len() > 1 => self.commit_singly()?,
+            Err(undone) => return Err(self.explain(undone)),
         }
         self.batch.clear();
         self.batch_bytes = 0;
-        self.done.append(&mut self.pending);
+        Ok(())
+    }
+
+    /// Each dead letter in a transaction of its own.
+    fn commit_singly(&mut self) -> Result<(), QueueError> {
+        let transactions = self.transactions.as_ref().expect("something was refused");
+        for writes in self.batch.chunks(self.act.records()) {
+            transactions.commit(writes).map_err(|undone| self.explain(undone))?;
+            self.done.push(self.pending.remove(0));
+        }
         Ok(())
     }
 
@@ -204,14 +220,13 @@ impl<'a> Change<'a> {
             }
             Undone::Refused(at, error) if is_too_large(&error) => {
                 let topic = &self.topic.name;
-                // Two records each: the one that is refused is not the tombstone.
-                let id = self.pending.get(at / 2).map(|listed| listed.id.as_str()).unwrap_or_default();
-                QueueError::lasting(format!("cannot requeue `{id}`: with its history it is larger than `{topic}` takes"))
-                    .with_hint(format!("raise `max.message.bytes` of `{topic}` by some KiB"))
+                let id = self.pending.get(at / self.act.records()).map(|listed| listed.id.as_str()).unwrap_or_default();
+                QueueError::lasting(format!(
+                    "cannot requeue `{id}`: with its history it is larger than `{topic}` takes"
+                ))
+                .with_hint(format!("raise `max.message.bytes` of `{topic}` by some KiB"))
             }
-            Undone::Refused(_, error) | Undone::Failed(error) => {
-                explain(&error, "change the dead letters of", dead)
-            }
+            Undone::Refused(_, error) | Undone::Failed(error) => explain(&error, "change the dead letters of", dead),
         };
         self.interrupted(error)
     }
@@ -222,6 +237,14 @@ const RUN_AGAIN: &str = "run it again: what was changed is not changed twice";
 // === impl Act ===
 
 impl Act {
+    /// How many records it takes for a dead letter.
+    fn records(self) -> usize {
+        match self {
+            Act::Requeue => 2,
+            Act::Delete => 1,
+        }
+    }
+
     fn done(self) -> &'static str {
         match self {
             Act::Requeue => "requeued",

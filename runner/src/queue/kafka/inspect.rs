@@ -79,7 +79,7 @@ pub(super) fn stats(options: &Options, now: UnixMs) -> Result<Stats, QueueError>
         ));
     }
     match look.scan.members()? {
-        Some(members) => stats.runners = members,
+        Some(members) => stats.runners = Some(members),
         None => stats.notes.push(
             "live runners are not known: nobody is in the consumer group, or it has the newer protocol (KIP-848), of which \
              this cannot be asked"

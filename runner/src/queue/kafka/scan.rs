@@ -11,8 +11,8 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
-use super::client::{self, Context, explain};
 use super::Options;
+use super::client::{self, Context, explain};
 use crate::queue::QueueError;
 use crate::queue::offsets::Noted;
 
@@ -165,7 +165,9 @@ impl Scan {
                 None => {}
             }
             if heard.elapsed() > STALL {
-                return Err(self.cannot_read(parts, &KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)));
+                return Err(
+                    self.cannot_read(parts, &KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut))
+                );
             }
         }
         let unread = left.values().map(|part| part.to - next.get(&part.partition).copied().unwrap_or(part.from));
@@ -190,11 +192,17 @@ impl Scan {
         let live: HashSet<(i32, i64)> = newest.into_values().collect();
         let mut found: Vec<Part> = parts.to_vec();
         for part in &mut found {
-            let offsets = || live.iter().filter(|(partition, _)| *partition == part.partition).map(|(_, offset)| *offset);
-            (part.from, part.to) = (offsets().min().unwrap_or(part.to), offsets().max().map_or(part.to, |last| last + 1));
+            let offsets =
+                || live.iter().filter(|(partition, _)| *partition == part.partition).map(|(_, offset)| *offset);
+            (part.from, part.to) =
+                (offsets().min().unwrap_or(part.to), offsets().max().map_or(part.to, |last| last + 1));
         }
         self.read(&found, u64::MAX, &mut |message| {
-            if live.contains(&(message.partition(), message.offset())) { visit(message) } else { ControlFlow::Continue(()) }
+            if live.contains(&(message.partition(), message.offset())) {
+                visit(message)
+            } else {
+                ControlFlow::Continue(())
+            }
         })?;
         Ok(extent)
     }
