@@ -21,7 +21,7 @@ mod open;
 pub mod sqlite;
 mod told;
 
-pub use open::open;
+pub use open::{open, open_present};
 
 /// A future that a queue answers with.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -57,7 +57,8 @@ pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
     fn show(&self, id: &str) -> Answer<'_, Result<Option<Shown>, QueueError>>;
 
     /// Sends the dead letters that pass `filter` back, as they were enqueued, with no failures and a new clock; answers
-    /// which. Malformed ones stay: asked for by id they are an error, else they are passed over.
+    /// which. Malformed ones stay: asked for by id they are an error, else they are passed over. So are those that were
+    /// requeued [`REQUEUES_MAX`] times, unless they are asked for by id.
     fn requeue_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>>;
 
     /// Deletes the dead letters that pass `filter`, for good; answers which.
@@ -306,7 +307,7 @@ pub struct Shown {
 /// How many jobs there are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Stats {
-    /// By type and state; a type of none are the malformed.
+    /// By type and state; a type of none are the malformed among the dead, and elsewhere those of whom it is not known.
     pub counts: Vec<Count>,
     /// When the next scheduled job is due.
     #[serde(rename = "next_due_at_ms")]
@@ -314,10 +315,29 @@ pub struct Stats {
     /// When the oldest ready job became ready.
     #[serde(rename = "oldest_ready_at_ms")]
     pub oldest_ready_at: Option<UnixMs>,
-    /// Live runners.
-    pub runners: u32,
-    /// Settlements that came after their lease was lost, since the file was made.
-    pub fenced_total: u64,
+    /// Live runners; none if this queue cannot tell.
+    pub runners: Option<u32>,
+    /// Settlements that came after their lease was lost, since the file was made; none if this queue does not count them.
+    pub fenced_total: Option<u64>,
+    /// What holds up a partition of Kafka.
+    pub blocked: Vec<Blocked>,
+    /// What this queue cannot know of the rest, in sentences.
+    pub notes: Vec<String>,
+}
+
+/// A job of a Kafka queue that cannot be settled, and with it all that its partition commits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Blocked {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The record.
+    pub offset: i64,
+    /// Why.
+    pub reason: String,
+    /// How many others of the partition are not done.
+    pub stalls: u64,
 }
 
 /// Jobs of one type in one state.
@@ -342,6 +362,10 @@ pub struct QueueError {
     /// Whether it may pass by itself.
     pub transient: bool,
 }
+
+/// A dead letter that was requeued so often goes back only by its id: what requeues by type or kind every hour must not keep
+/// a hopeless job going for ever.
+pub const REQUEUES_MAX: u32 = 10;
 
 /// How long completed jobs are kept, and how much.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -428,6 +452,17 @@ impl State {
             State::Completed => "completed",
         }
     }
+}
+
+/// Says that so many dead letters stay because of [`REQUEUES_MAX`].
+fn say_passed_over(letters: usize) {
+    if letters == 0 {
+        return;
+    }
+    tracing::warn!(
+        letters,
+        "{letters} dead letters stay: requeued {REQUEUES_MAX} times already, they go back only by id"
+    );
 }
 
 // === impl QueueError ===

@@ -13,7 +13,7 @@ use sandhog::clock::{Clock, SystemClock, UnixMs};
 use sandhog::generation::Generation;
 use sandhog::outcome::{Disposition, Failure, Kind, RetryAfter};
 use sandhog::queue::{
-    AttemptRecord, Delivery, Demand, Enqueued, Filter, NewJob, Queue, Settled, Settlement, Shown, State,
+    AttemptRecord, Delivery, Demand, Enqueued, Filter, NewJob, Queue, REQUEUES_MAX, Settled, Settlement, Shown, State,
 };
 
 use crate::eventually;
@@ -44,6 +44,7 @@ pub(crate) async fn exercise<F: Future<Output = Arc<dyn Queue>>>(make: impl Fn()
     claim("released job counts only if started", Box::pin(released_job_counts_only_if_started(make().await))).await;
     claim("buried job is a dead letter", Box::pin(buried_job_is_a_dead_letter(make().await))).await;
     claim("requeued dead letter runs again", Box::pin(requeued_dead_letter_runs_again(make().await))).await;
+    claim("hopeless job goes back by its id alone", Box::pin(hopeless_job_goes_back_by_its_id(make().await))).await;
     claim("deleted dead letter is gone", Box::pin(deleted_dead_letter_is_gone(make().await))).await;
     claim("malformed bytes are kept", Box::pin(malformed_bytes_are_kept(make().await))).await;
     claim("unserved type waits", Box::pin(unserved_type_waits(make().await))).await;
@@ -278,6 +279,22 @@ async fn requeued_dead_letter_runs_again(queue: Arc<dyn Queue>) {
     assert_eq!((delivery.job.attempt, delivery.job.failures, delivery.job.first_started_at), (2, 0, None));
     assert_eq!(settle(&*queue, delivery, bury(Kind::Error, "again")).await, Settled::Settled);
     assert_eq!(ended(&*queue, &id).await.listed.requeues, 1);
+}
+
+async fn hopeless_job_goes_back_by_its_id(queue: Arc<dyn Queue>) {
+    let id = enqueue(&*queue, vec![new_job("t")]).await.remove(0).id;
+    let mut requeues = 0;
+    loop {
+        let delivery = receive_one(&*queue, "t").await;
+        settle(&*queue, delivery, bury(Kind::Error, "hopeless")).await;
+        if queue.requeue_dead(Filter::default(), false).await.unwrap().is_empty() {
+            break;
+        }
+        requeues += 1;
+    }
+    assert_eq!(requeues, REQUEUES_MAX);
+    assert_eq!(queue.requeue_dead(Filter { ids: vec![id], ..Filter::default() }, false).await.unwrap().len(), 1);
+    settle_all(&*queue, vec![receive_one(&*queue, "t").await]).await;
 }
 
 async fn deleted_dead_letter_is_gone(queue: Arc<dyn Queue>) {

@@ -21,20 +21,28 @@ use super::{
 };
 
 pub(crate) mod client;
+mod commit;
 mod consumer;
+mod dead;
 mod enqueue;
 pub(crate) mod envelope;
 mod flight;
+mod found;
 mod group;
 mod inbox;
+mod inspect;
 mod options;
 pub(crate) mod record;
 mod right;
+mod scan;
 mod tier;
 pub(crate) mod topics;
+mod transaction;
 mod write;
 
-pub use options::{GroupProtocol, Guarantee, Options, Topic};
+pub(crate) use client::properties::check as check_properties;
+pub use options::{GroupProtocol, Guarantee, Options, Properties, Topic};
+pub(crate) use topics::Names;
 
 /// The queue in a Kafka cluster. It joins the consumer group with its first `receive`, so that people can look and enqueue
 /// beside others.
@@ -265,17 +273,4 @@ fn producer(options: &Options, context: &client::Context, inbox: &Arc<Inbox>) ->
 
 fn closed(what: &str) -> QueueError {
     QueueError::lasting(format!("{what}: the queue is closed"))
-}
-mod inspect {
-    use super::*;
-    use crate::clock::UnixMs;
-    pub(super) fn stats(_: &Options, _: UnixMs) -> Result<Stats, QueueError> { Err(closed("x")) }
-    pub(super) fn list(_: &Options, _: &Filter, _: UnixMs) -> Result<Vec<Listed>, QueueError> { Err(closed("x")) }
-    pub(super) fn show(_: &Options, _: &str, _: UnixMs) -> Result<Option<Shown>, QueueError> { Err(closed("x")) }
-    pub(super) fn has_work(_: &Options, _: &Demand, _: UnixMs) -> Result<bool, QueueError> { Err(closed("x")) }
-}
-mod dead {
-    use super::*;
-    pub(super) fn requeue(_: &Options, _: &Filter, _: bool) -> Result<Vec<Listed>, QueueError> { Err(closed("x")) }
-    pub(super) fn delete(_: &Options, _: &Filter, _: bool) -> Result<Vec<Listed>, QueueError> { Err(closed("x")) }
 }

@@ -17,8 +17,8 @@ use self::right::Right;
 use self::slots::Slots;
 use super::told::Told;
 use super::{
-    Answer, Delivery, Demand, Enqueued, Filter, Keep, Listed, NewJob, OnSettled, Queue, QueueError, Receipt, Release,
-    Settlement, Shown, State, Stats,
+    Answer, Delivery, Demand, Enqueued, Filter, Keep, Listed, NewJob, OnSettled, Queue, QueueError, REQUEUES_MAX,
+    Receipt, Release, Settlement, Shown, State, Stats,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -280,6 +280,11 @@ impl Queue for SqliteQueue {
                 return Err(QueueError::lasting(message).with_hint("enqueue what it should have been, and delete it"));
             }
             dead.retain(|job| job.listed.job_type.is_some());
+            if !by_id {
+                let before = dead.len();
+                dead.retain(|job| job.listed.requeues < REQUEUES_MAX);
+                super::say_passed_over(before - dead.len());
+            }
             if dry_run {
                 return Ok(dead.into_iter().map(|job| job.listed).collect());
             }

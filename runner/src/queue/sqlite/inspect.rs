@@ -124,8 +124,10 @@ pub(super) fn stats(connection: &Connection, now: UnixMs) -> rusqlite::Result<St
         counts: counts.into_iter().map(|((job_type, state), jobs)| Count { job_type, state, jobs }).collect(),
         next_due_at,
         oldest_ready_at,
-        runners: served.runners,
-        fenced_total,
+        runners: Some(served.runners),
+        fenced_total: Some(fenced_total),
+        blocked: Vec::new(),
+        notes: Vec::new(),
     })
 }
 

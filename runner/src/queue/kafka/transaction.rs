@@ -1,0 +1,212 @@
+//! Transactions: records that appear in Kafka together, or not at all.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+
+use super::Options;
+use super::client::{self, Context};
+
+/// The most records of one transaction.
+pub(super) const RECORDS_MAX: usize = 1_000;
+
+/// How long a transaction may take with all its attempts, and a broker that is away meanwhile.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long one call of the library may take. Those that run out are called again.
+const CALL: Duration = Duration::from_secs(5);
+
+/// How often a transaction is made anew that had to be aborted. The one after a refused record fails once more by itself.
+const TRIES: u32 = 3;
+
+/// A producer of transactions. Of one id there is one at a time: the newest fences the others.
+pub(super) struct Transactions {
+    producer: ThreadedProducer<Reports>,
+    delivered: Receiver<Report>,
+}
+
+/// A record that is to be written.
+#[derive(Debug, Clone)]
+pub(super) struct Write {
+    pub(super) topic: String,
+    /// None: as the producer chooses by the key.
+    pub(super) partition: Option<i32>,
+    pub(super) key: Option<Vec<u8>>,
+    /// None: a tombstone.
+    pub(super) value: Option<Vec<u8>>,
+    pub(super) headers: OwnedHeaders,
+}
+
+/// Why nothing of a transaction was written.
+#[derive(Debug)]
+pub(super) enum Undone {
+    /// Somebody else makes transactions of this id now.
+    Fenced,
+    /// A record was refused: which of them, and why.
+    Refused(usize, KafkaError),
+    /// Anything else. Where the last answer was lost, it may have been written after all.
+    Failed(KafkaError),
+}
+
+/// What became of a record.
+type Report = (usize, Result<(), KafkaError>);
+
+/// Passes the reports on to who waits for them.
+struct Reports {
+    tell: SyncSender<Report>,
+    context: Context,
+}
+
+// === impl Transactions ===
+
+impl Transactions {
+    /// Makes the producer, and fences whoever else has this id: what they have not committed is undone.
+    pub(super) fn open(options: &Options, id: &str) -> Result<Transactions, Undone> {
+        let mut config = client::transactional_producer(options, id);
+        config
+            .set("transaction.timeout.ms", "60000")
+            // A topic's limit is on what is sent to it at a time: most topics take more than this.
+            .set("batch.size", "262144")
+            // A transaction right behind another is put off for this time: the default, 100 ms, would be most of it.
+            .set("retry.backoff.ms", "5")
+            .set("retry.backoff.max.ms", "100");
+        let (tell, delivered) = sync_channel(RECORDS_MAX);
+        let reports = Reports { tell, context: Context::quiet(options) };
+        let producer: ThreadedProducer<Reports> = config.create_with_context(reports).map_err(Undone::Failed)?;
+        let transactions = Transactions { producer, delivered };
+        transactions.insist(Instant::now() + PATIENCE, |producer| producer.init_transactions(CALL))?;
+        Ok(transactions)
+    }
+
+    /// Writes `writes`, at most [`RECORDS_MAX`], all or none.
+    pub(super) fn commit(&self, writes: &[Write]) -> Result<(), Undone> {
+        assert!(writes.len() <= RECORDS_MAX, "there is room for the reports of so many");
+        let deadline = Instant::now() + PATIENCE;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let undone = match self.attempt(writes, deadline) {
+                Ok(()) => return Ok(()),
+                Err(undone) => undone,
+            };
+            if matches!(undone, Undone::Fenced) || self.producer.client().fatal_error().is_some() {
+                return Err(undone);
+            }
+            self.insist(deadline, |producer| producer.abort_transaction(CALL))?;
+            // Reports of what was thrown away with it.
+            while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
+                self.delivered.recv_timeout(CALL).ok();
+            }
+            while self.delivered.try_recv().is_ok() {}
+            let lasting = matches!(&undone, Undone::Refused(_, error) if is_too_large(error));
+            if lasting || tries == TRIES || Instant::now() >= deadline {
+                return Err(undone);
+            }
+        }
+    }
+
+    fn attempt(&self, writes: &[Write], deadline: Instant) -> Result<(), Undone> {
+        self.producer.begin_transaction().map_err(Undone::of)?;
+        for (at, write) in writes.iter().enumerate() {
+            self.producer.send(write.record(at)).map_err(|(error, _)| Undone::refused(at, error))?;
+        }
+        // Committing would wait for them too, but in steps of 100 ms.
+        for _ in writes {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.delivered.recv_timeout(left) {
+                Ok((_, Ok(()))) => {}
+                Ok((at, Err(error))) => return Err(Undone::refused(at, error)),
+                Err(_) => return Err(Undone::Failed(KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut))),
+            }
+        }
+        self.insist(deadline, |producer| producer.commit_transaction(CALL))
+    }
+
+    /// Calls again as long as the library says that this may help.
+    fn insist(
+        &self,
+        deadline: Instant,
+        call: impl Fn(&ThreadedProducer<Reports>) -> Result<(), KafkaError>,
+    ) -> Result<(), Undone> {
+        loop {
+            match call(&self.producer) {
+                Ok(()) => return Ok(()),
+                Err(KafkaError::Transaction(e)) if e.is_retriable() && Instant::now() < deadline => {}
+                Err(e) => return Err(Undone::of(e)),
+            }
+        }
+    }
+}
+
+// === impl Write ===
+
+impl Write {
+    fn record(&self, at: usize) -> BaseRecord<'_, [u8], [u8], usize> {
+        let mut record = BaseRecord::with_opaque_to(&self.topic, at).headers(self.headers.clone());
+        record.partition = self.partition;
+        record.key = self.key.as_deref();
+        record.payload = self.value.as_deref();
+        record
+    }
+}
+
+// === impl Undone ===
+
+impl Undone {
+    fn of(error: KafkaError) -> Undone {
+        match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::Fenced
+                | RDKafkaErrorCode::ProducerFenced
+                | RDKafkaErrorCode::InvalidProducerEpoch
+                | RDKafkaErrorCode::Fatal,
+            ) => Undone::Fenced,
+            _ => Undone::Failed(error),
+        }
+    }
+
+    fn refused(at: usize, error: KafkaError) -> Undone {
+        match Undone::of(error) {
+            Undone::Failed(error) => Undone::Refused(at, error),
+            fenced => fenced,
+        }
+    }
+}
+
+/// Whether a record is larger than its topic takes.
+pub(super) fn is_too_large(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
+}
+
+// === impl Reports ===
+
+impl ClientContext for Reports {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = <Context as ClientContext>::ENABLE_REFRESH_OAUTH_TOKEN;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.context.log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.context.error(error, reason);
+    }
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.context.generate_oauth_token(config)
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, at: usize) {
+        let report = result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
+        // There is room for all of a transaction; whoever waited is gone otherwise.
+        self.tell.try_send((at, report)).ok();
+    }
+}
