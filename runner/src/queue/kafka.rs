@@ -42,7 +42,9 @@ pub(crate) mod topics;
 mod transaction;
 mod write;
 
-pub use options::{GroupProtocol, Guarantee, Options, Topic};
+pub(crate) use client::properties::check as check_properties;
+pub use options::{GroupProtocol, Guarantee, Options, Properties, Topic};
+pub(crate) use topics::Names;
 
 /// The queue in a Kafka cluster. It joins the consumer group with its first `receive`, so that people can look and enqueue
 /// beside others.
