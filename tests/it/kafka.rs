@@ -4,9 +4,19 @@ pub(crate) use self::broker::Broker;
 pub(crate) use self::record::{Place, Producer, Received, Record};
 pub(crate) use self::topic::{Committed, TIERS, Topic};
 
+mod account;
 mod broker;
+mod contract;
+mod deaths;
+mod fleet;
+mod looking;
+mod outages;
+mod rebalances;
 mod record;
+mod records;
+mod told;
 mod topic;
+mod writes;
 
 #[test]
 fn broker_of_the_tests_keeps_what_it_acknowledged() {

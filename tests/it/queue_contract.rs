@@ -5,8 +5,9 @@
 
 use std::collections::HashSet;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sandhog::clock::{Clock, SystemClock, UnixMs};
 use sandhog::generation::Generation;
@@ -20,11 +21,15 @@ use crate::eventually;
 /// How long anything here may take before it is called a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Holds a queue to all claims. `make` makes a new one for each, with nothing in it.
+/// Holds a queue to all claims, and names all that it does not keep. `make` makes a new one for each, with nothing in it.
 pub(crate) async fn exercise<F: Future<Output = Arc<dyn Queue>>>(make: impl Fn() -> F) {
-    let claim = async |name: &str, held: std::pin::Pin<Box<dyn Future<Output = ()>>>| {
-        eprintln!("claim: {name}");
-        within(held).await;
+    let mut broken = Vec::new();
+    let mut claim = async |name: &'static str, held: Pin<Box<dyn Future<Output = ()> + Send>>| {
+        let began = Instant::now();
+        if tokio::spawn(within(held)).await.is_err() {
+            broken.push(name);
+        }
+        eprintln!("claim, in {:?}: {name}", began.elapsed());
     };
     claim("job comes as it was enqueued", Box::pin(job_comes_as_it_was_enqueued(make().await))).await;
     claim("completed job does not come again", Box::pin(completed_job_does_not_come_again(make().await))).await;
@@ -47,6 +52,7 @@ pub(crate) async fn exercise<F: Future<Output = Arc<dyn Queue>>>(make: impl Fn()
     claim("paused type waits for others too", Box::pin(paused_type_waits_for_others_too(make().await))).await;
     claim("thousands come once each", Box::pin(thousands_come_once_each(make().await))).await;
     claim("stopped queue still settles", Box::pin(stopped_queue_still_settles(make().await))).await;
+    assert!(broken.is_empty(), "claims that are not kept: {broken:#?}");
 }
 
 async fn job_comes_as_it_was_enqueued(queue: Arc<dyn Queue>) {

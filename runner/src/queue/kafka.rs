@@ -21,6 +21,7 @@ use super::{
 };
 
 pub(crate) mod client;
+mod commit;
 mod consumer;
 mod dead;
 mod enqueue;

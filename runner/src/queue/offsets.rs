@@ -74,6 +74,11 @@ impl Offsets {
         self.in_flight.remove(&offset);
     }
 
+    /// It is not done after all: what was to be committed with it was not.
+    pub(crate) fn not_done(&mut self, offset: i64) {
+        self.in_flight.insert(offset);
+    }
+
     /// How many are received and not done.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()

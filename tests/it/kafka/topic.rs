@@ -100,6 +100,17 @@ impl Topic {
         self.live(".dead")
     }
 
+    /// How many records `NAME SUFFIX` has, if nobody writes it in transactions and nothing was deleted.
+    pub(crate) fn length(&self, suffix: &str) -> usize {
+        let topic = format!("{}{suffix}", self.name);
+        let consumer: BaseConsumer = self.client().create().unwrap();
+        let of = |partition| {
+            let (low, high) = consumer.fetch_watermarks(&topic, partition, patience()).unwrap();
+            usize::try_from(high - low).expect("it has an end")
+        };
+        (0..self.partitions(suffix)).map(of).sum()
+    }
+
     /// What the group has committed for each partition of `NAME SUFFIX`, where it has.
     pub(crate) fn committed(&self, suffix: &str) -> BTreeMap<i32, Committed> {
         let consumer: BaseConsumer = self.client().set("group.id", &self.group).create().unwrap();

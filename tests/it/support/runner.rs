@@ -24,6 +24,8 @@ pub(crate) struct TestRunner {
     process: Option<Process>,
     /// The log lines of this runner, those of its earlier processes first.
     log: Arc<Mutex<Vec<Value>>>,
+    /// How many lines there were when each of its processes was started.
+    starts: Vec<usize>,
 }
 
 struct Process {
@@ -55,7 +57,7 @@ impl TestRunner {
         let folder = folder.expect("there is room for a temporary folder");
         let handlers = folder.path().join("handlers");
         fs::create_dir(&handlers).expect("a new folder is empty");
-        TestRunner { folder: Arc::new(folder), handlers, process: None, log: Arc::default() }
+        TestRunner { folder: Arc::new(folder), handlers, process: None, log: Arc::default(), starts: Vec::new() }
     }
 
     /// The usual case: a runner with the obedient guest as handler `obey`.
@@ -85,13 +87,19 @@ impl TestRunner {
     pub(crate) fn beside(&self, folder_of_handlers: &str) -> TestRunner {
         let handlers = self.path(folder_of_handlers);
         fs::create_dir(&handlers).expect("the name is new");
-        TestRunner { folder: Arc::clone(&self.folder), handlers, process: None, log: Arc::default() }
+        TestRunner {
+            folder: Arc::clone(&self.folder),
+            handlers,
+            process: None,
+            log: Arc::default(),
+            starts: Vec::new(),
+        }
     }
 
     /// A second runner on the same queue, with the same folder of handlers.
     pub(crate) fn twin(&self) -> TestRunner {
         let (folder, handlers) = (Arc::clone(&self.folder), self.handlers.clone());
-        TestRunner { folder, handlers, process: None, log: Arc::default() }
+        TestRunner { folder, handlers, process: None, log: Arc::default(), starts: Vec::new() }
     }
 
     /// Starts the runner, and waits until it is ready.
@@ -126,6 +134,7 @@ impl TestRunner {
         child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = child.spawn().expect("the binary was built");
         let stderr = child.stderr.take().expect("it is piped");
+        self.starts.push(self.log.lock().expect("nobody panics holding it").len());
         let log = Arc::clone(&self.log);
         let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
@@ -169,6 +178,13 @@ impl TestRunner {
     /// The lines so far.
     pub(crate) fn log(&self) -> Vec<Value> {
         self.log.lock().expect("nobody panics holding it").clone()
+    }
+
+    /// The lines so far of each process, where none was taken.
+    pub(crate) fn log_by_process(&self) -> Vec<Vec<Value>> {
+        let log = self.log();
+        let ends = self.starts.iter().skip(1).copied().chain([log.len()]);
+        self.starts.iter().zip(ends).map(|(&start, end)| log[start..end].to_vec()).collect()
     }
 
     /// The lines so far, which are forgotten: for a test that would not have room for all of them.
@@ -220,6 +236,11 @@ impl TestRunner {
         let Process { mut child, reader } = self.process.take().expect("it was started");
         reader.join().expect("the reader does not panic");
         child.wait().expect("it is our child")
+    }
+
+    /// Whether it was started, and nobody waited for its end.
+    pub(crate) fn is_started(&self) -> bool {
+        self.process.is_some()
     }
 
     /// Whether the runner has ended, and all that it said is read.

@@ -11,13 +11,15 @@ use std::time::{Duration, Instant};
 use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
+use super::commit::{self, Commit};
 use super::inbox::Inbox;
 use super::topics::{Role, Topics};
+use super::write::Write;
 use super::{Options, client};
 use crate::queue::QueueError;
 use crate::queue::offsets::{Blocked, Noted, Offsets};
@@ -50,12 +52,6 @@ pub(super) struct Member {
 pub(super) enum Change {
     Assign(TopicPartitionList),
     Revoke(TopicPartitionList),
-}
-
-/// What is committed together.
-struct Commit {
-    consumer: Arc<GroupConsumer>,
-    offsets: TopicPartitionList,
 }
 
 /// The membership.
@@ -115,12 +111,7 @@ impl Group {
         consumer.set_nonempty_callback(move || wake.wake());
         let names: Vec<&str> = topics.jobs.iter().flat_map(|topic| topic.names.worked()).collect();
         consumer.subscribe(&names).map_err(|e| refused(&e))?;
-        let (committer, commits) = mpsc::sync_channel(1);
-        let answers = Arc::clone(inbox);
-        std::thread::Builder::new()
-            .name("queue-committer".to_owned())
-            .spawn(move || commit(&commits, &answers))
-            .map_err(|e| QueueError::lasting(format!("cannot start the thread that commits: {e}")))?;
+        let committer = commit::start(options, context, inbox)?;
         Ok(Group {
             consumer: Arc::new(consumer),
             gone,
@@ -242,11 +233,13 @@ impl Group {
         self.partitions.iter().filter(|(_, partition)| listed(partition)).map(|(tenure, _)| *tenure).collect()
     }
 
-    /// Has committed what is done and is not yet, now and then, or `at_once`. One at a time.
-    pub(super) fn commit(&mut self, at_once: bool) {
-        if self.committing.is_some() || !(at_once || self.committed_at.elapsed() >= COMMIT_EVERY) {
-            return;
-        }
+    /// Whether something can be committed now: one at a time, and now and then, or `at_once`.
+    pub(super) fn may_commit(&self, at_once: bool) -> bool {
+        self.committing.is_none() && (at_once || self.committed_at.elapsed() >= COMMIT_EVERY)
+    }
+
+    /// Has committed what is done and is not yet, with what was written of it.
+    pub(super) fn commit(&mut self, writes: Vec<(i64, Arc<Write>)>) {
         let mut offsets = TopicPartitionList::new();
         let mut tenures = Vec::new();
         for (tenure, partition) in &mut self.partitions {
@@ -266,15 +259,15 @@ impl Group {
             return;
         }
         self.committed_at = Instant::now();
-        if self.committer.send(Commit { consumer: Arc::clone(&self.consumer), offsets }).is_ok() {
+        if self.committer.send(Commit { consumer: Arc::clone(&self.consumer), offsets, writes }).is_ok() {
             self.committing = Some(tenures);
         }
     }
 
     /// A commit has ended. What failed is committed with what comes next.
-    pub(super) fn committed(&mut self, result: &Result<(), KafkaError>) {
+    pub(super) fn committed(&mut self, is_ok: bool) {
         let tenures = self.committing.take().unwrap_or_default();
-        if result.is_ok() {
+        if is_ok {
             return;
         }
         for tenure in tenures {
@@ -291,7 +284,9 @@ impl Group {
             partition.dirty = true;
             partition.committed = (None, String::new());
         }
-        self.commit(true);
+        if self.committing.is_none() {
+            self.commit(Vec::new());
+        }
         self.committing.is_some()
     }
 
@@ -308,26 +303,21 @@ impl Group {
         consumer.context().leaving.store(true, std::sync::atomic::Ordering::Release);
         drop((partitions, committer));
         // A change that was not answered would be waited for.
-        if let Err(error) = consumer.unassign() {
-            tracing::debug!("cannot give partitions up while leaving: {error}");
+        let unanswered = consumer.context().changes().pop_front();
+        let answered = match (unanswered, consumer.rebalance_protocol()) {
+            (None, _) => Ok(()),
+            (Some(Change::Assign(list)), RebalanceProtocol::Cooperative) => consumer.incremental_assign(&list),
+            (Some(Change::Revoke(list)), RebalanceProtocol::Cooperative) => consumer.incremental_unassign(&list),
+            (Some(_), _) => consumer.unassign(),
+        };
+        if let Err(error) = answered {
+            tracing::debug!("cannot answer a change while leaving: {error}");
         }
         // Whoever has the last hand on it waits until the library has left: that may take long, and is not for this thread.
         let leaver = std::thread::Builder::new().name("queue-leaver".to_owned()).spawn(move || drop(consumer));
         if leaver.is_ok() && gone.recv_timeout(LEAVE) == Err(mpsc::RecvTimeoutError::Timeout) {
             tracing::warn!("the consumer group does not let this runner go: its partitions are free after the session");
         }
-    }
-}
-
-/// Commits what it is sent, and waits for each: what fails is heard of, and nobody else waits.
-fn commit(commits: &mpsc::Receiver<Commit>, inbox: &Inbox) {
-    while let Ok(Commit { consumer, offsets }) = commits.recv() {
-        let result = consumer.commit(&offsets, CommitMode::Sync);
-        drop(consumer);
-        if let Err(error) = &result {
-            tracing::debug!("cannot commit offsets: {error}");
-        }
-        inbox.committed(result);
     }
 }
 

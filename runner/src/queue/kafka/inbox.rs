@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::error::KafkaError;
 use tokio::sync::{Notify, oneshot};
 
+use super::commit::Committed;
 use crate::job::Job;
 use crate::queue::told::Told;
 use crate::queue::{Demand, QueueError, Receipt, Settlement};
@@ -24,7 +25,7 @@ pub(super) struct Inbox {
 pub(super) struct State {
     settles: Vec<Settle>,
     written: Vec<Written>,
-    committed: Option<Result<(), KafkaError>>,
+    committed: Option<Committed>,
     orders: Vec<Order>,
     /// What somebody waits for in `receive`.
     pub(super) demand: Option<Demand>,
@@ -46,7 +47,7 @@ pub(super) struct State {
 pub(super) struct Work {
     pub(super) settles: Vec<Settle>,
     pub(super) written: Vec<Written>,
-    pub(super) committed: Option<Result<(), KafkaError>>,
+    pub(super) committed: Option<Committed>,
     pub(super) orders: Vec<Order>,
     /// A new demand.
     pub(super) demand: Option<Demand>,
@@ -123,9 +124,9 @@ impl Inbox {
         self.wake_with(state);
     }
 
-    pub(super) fn committed(&self, result: Result<(), KafkaError>) {
+    pub(super) fn committed(&self, committed: Committed) {
         let mut state = self.lock();
-        state.committed = Some(result);
+        state.committed = Some(committed);
         self.wake_with(state);
     }
 

@@ -32,7 +32,7 @@ pub(super) struct Write {
 /// A write that is under way, or is tried again.
 #[derive(Debug)]
 pub(super) struct Writing {
-    pub(super) write: Write,
+    pub(super) write: Arc<Write>,
     pub(super) told: Option<Told>,
     /// It is with the library.
     pub(super) sent: bool,
@@ -143,10 +143,13 @@ impl Write {
     /// # Errors
     ///
     /// The library does not take it.
-    pub(super) fn send(&self, producer: &Producer, sent: Sent) -> Result<(), KafkaError> {
-        let mut record = BaseRecord::with_opaque_to(&self.topic, Box::new(sent))
-            .payload(self.value.as_slice())
-            .headers(self.headers.clone());
+    pub(super) fn send<C: ProducerContext<NoCustomPartitioner>>(
+        &self,
+        producer: &ThreadedProducer<C>,
+        sent: C::DeliveryOpaque,
+    ) -> Result<(), KafkaError> {
+        let mut record =
+            BaseRecord::with_opaque_to(&self.topic, sent).payload(self.value.as_slice()).headers(self.headers.clone());
         if let Some(key) = &self.key {
             record = record.key(key.as_slice());
         }

@@ -1,0 +1,127 @@
+//! What comes in: records out of the partitions, into lanes, out to whoever has room.
+
+use super::*;
+
+impl Consumer {
+    /// Takes in as much as there is room for. Answers whether there may be more.
+    pub(super) fn take_in(&mut self) -> bool {
+        let Consumer { shared, group: Some(group), flight, .. } = self else { return false };
+        let windows = windows(group, shared);
+        let (mut taken, mut more) = (0, false);
+        let mut written = Vec::new();
+        for (tenure, partition) in &mut group.partitions {
+            let window = match partition.role {
+                Role::Jobs(topic) => windows[topic],
+                Role::Tier(..) => TIER_WINDOW,
+            };
+            let mut quantum = QUANTUM;
+            while partition.has_room(window) && flight.has_room(&shared.options) {
+                if quantum == 0 || taken == TAKEN_MAX {
+                    more = true;
+                    break;
+                }
+                match partition.queue.poll(Duration::ZERO) {
+                    Some(Ok(message)) => {
+                        let place = (*tenure, partition.role, window);
+                        let to_write = accept(&message, place, &mut partition.offsets, flight, shared);
+                        partition.dirty |= to_write.is_none();
+                        written.extend(to_write.flatten());
+                    }
+                    Some(Err(error)) => tracing::debug!("consumer: {error}"),
+                    None => break,
+                }
+                quantum -= 1;
+                taken += 1;
+            }
+        }
+        for (delivery, why) in written {
+            self.write(delivery, why, None);
+        }
+        more
+    }
+
+    pub(super) fn hand_over(&mut self) {
+        let Some(demand) = self.demand.as_ref().filter(|_| !self.verifying && !self.stopped) else { return };
+        let received = self.flight.hand_out(demand);
+        if !received.is_empty() {
+            self.demand = None;
+            self.shared.inbox.hand_over(received);
+        }
+    }
+}
+
+/// Takes a record in, and says what is to be written of it, if anything. None: it was done before.
+#[expect(clippy::option_option, reason = "done before, or new; and of the new ones some are written elsewhere")]
+fn accept(
+    message: &BorrowedMessage<'_>,
+    (tenure, role, window): (i64, Role, usize),
+    offsets: &mut crate::queue::offsets::Offsets,
+    flight: &mut Flight,
+    shared: &Shared,
+) -> Option<Option<(i64, Why)>> {
+    let offset = message.offset();
+    if !offsets.receive(offset) {
+        return None;
+    }
+    let record = Record::of(message);
+    let value = message.payload().unwrap_or_default();
+    let topic = &shared.topics.jobs[role.topic()];
+    let job = match record.content(value, topic.job_type.as_deref(), shared.options.body_bytes_max) {
+        Read::Job(job) => job,
+        Read::Malformed(why) => {
+            let delivery = flight.add(tenure, offset, record, Content::Malformed(value.to_vec()));
+            return Some(Some((delivery, Why::Malformed(why.to_string()))));
+        }
+    };
+    let now = shared.options.clock.now();
+    let then = match (role, record.envelope.as_ref().and_then(|envelope| envelope.due_at)) {
+        (Role::Tier(_, tier), Some(due)) => tier::then(tier, record.place.timestamp, due),
+        _ => Then::Run(now),
+    };
+    let job_type = job.job_type.clone();
+    let delivery = flight.add(tenure, offset, record, Content::Job(Arc::new(job)));
+    match then {
+        Then::Run(at) if at <= now => {}
+        then => {
+            flight.wait_for_time(delivery, then);
+            return Some(None);
+        }
+    }
+    if !flight.may_serve(&job_type) {
+        return Some(Some((delivery, Why::Unserved)));
+    }
+    if matches!(role, Role::Jobs(_)) && flight.crowds(&job_type, tenure, window, Instant::now()) {
+        return Some(Some((delivery, Why::Crowded(now.plus(CROWDED)))));
+    }
+    flight.wait(delivery);
+    Some(None)
+}
+
+/// How much of each job topic's partitions may be in flight: the same for all topics together, whatever they have.
+fn windows(group: &Group, shared: &Shared) -> Vec<usize> {
+    let topics = shared.topics.jobs.len();
+    let mut held = vec![0; topics];
+    for partition in group.partitions.values() {
+        if let Role::Jobs(topic) = partition.role {
+            held[topic] += 1;
+        }
+    }
+    let all = shared.options.in_flight as usize / topics.max(1);
+    held.into_iter().map(|held| (all / std::cmp::max(held, 1)).clamp(WINDOW_MIN, WINDOW_MAX)).collect()
+}
+
+// === impl Partition ===
+
+impl Partition {
+    fn has_room(&self, window: usize) -> bool {
+        !self.leaving && !self.overflows && self.offsets.in_flight() < window
+    }
+}
+
+// === impl Flight ===
+
+impl Flight {
+    fn has_room(&self, options: &crate::queue::kafka::Options) -> bool {
+        self.jobs() < options.in_flight as usize && (self.bytes() as u64) < options.in_flight_bytes
+    }
+}

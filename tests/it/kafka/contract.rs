@@ -1,0 +1,29 @@
+//! The contract of queues, held by this one.
+
+use std::sync::{Arc, Mutex};
+
+use sandhog::queue::Queue;
+use sandhog::queue::kafka::{KafkaQueue, Options};
+use tempfile::TempDir;
+
+use super::{Broker, Topic};
+use crate::queue_contract::exercise;
+
+/// A queue on the topic, which it makes if it is not there.
+fn open(topic: &Topic, dir: &TempDir) -> Arc<dyn Queue> {
+    let options = Options::new(topic.address.clone(), topic.name.clone(), dir.path());
+    KafkaQueue::open(Options { group: topic.group.clone(), ..options }).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_keeps_the_contract_of_queues() {
+    let Some(broker) = Broker::shared() else { return };
+    let dirs = Mutex::new(Vec::new());
+    exercise(async || {
+        let dir = TempDir::new().unwrap();
+        let queue = tokio::task::block_in_place(|| open(&broker.unmade_topic(), &dir));
+        dirs.lock().unwrap().push(dir);
+        queue
+    })
+    .await;
+}

@@ -1,0 +1,87 @@
+//! Runners that are killed, stopped and replaced under load: every job runs to an end, and only what was in flight runs again.
+
+use std::time::Duration;
+
+use super::Broker;
+use super::fleet::{CLASSIC, Fleet, KIP_848, SLOTS, pace};
+
+/// What a death makes run again, at most: what was executing, and what had ended within the time in which it is committed.
+/// Jobs work for a millisecond or two here.
+const AGAIN_MAX: usize = SLOTS + 400;
+
+// === kill -9 ===
+
+#[test]
+fn kills_at_random_lose_no_job_and_repeat_only_what_was_in_flight() {
+    kills(KIP_848, 10_000, 5, 5);
+}
+
+#[test]
+#[ignore = "long: make test-long"]
+fn ten_kills_with_the_classic_protocol_lose_no_job() {
+    kills(CLASSIC, 20_000, 10, 10);
+}
+
+#[test]
+#[ignore = "long: make test-long"]
+fn ten_kills_lose_no_job() {
+    kills(KIP_848, 20_000, 10, 40);
+}
+
+fn kills(config: &str, jobs: usize, kills: usize, work: usize) {
+    let Some(broker) = Broker::shared() else { return };
+    let mut fleet = Fleet::new(broker.topic(12), 3, config);
+    fleet.enqueue(jobs, work);
+    fleet.start_working();
+    for _ in 0..kills {
+        let member = fleet.random.below(3);
+        // Somewhere in two seconds: a schedule of deaths is not in step with anything.
+        let before = Duration::from_millis(fleet.random.below(2_000) as u64);
+        pace(before);
+        fleet.kill(member);
+        pace(Duration::from_secs(2).saturating_sub(before));
+        fleet.start();
+    }
+    let account = fleet.close();
+    account.assert_adds_up();
+    assert_eq!(account.again.moved, 0, "a job that was in flight in a living runner stays there: {account}");
+    assert!(account.again.executing <= kills * SLOTS, "{account}");
+    assert!(account.repeated() <= kills * AGAIN_MAX, "{account}");
+}
+
+// === rolling restarts ===
+
+#[test]
+fn rolling_restart_runs_no_job_twice() {
+    let account = rolling_restart(KIP_848, 1);
+    assert_eq!(account.repeated(), 0, "{account}");
+}
+
+#[test]
+fn rolling_restart_with_the_classic_protocol_repeats_only_what_was_not_committed() {
+    let account = rolling_restart(CLASSIC, 1);
+    assert_eq!(account.again.executing, 0, "who is told to stop lets run what runs: {account}");
+    assert!(account.repeated() <= 3 * AGAIN_MAX, "{account}");
+}
+
+fn rolling_restart(config: &str, rounds: usize) -> super::account::Account {
+    let mut fleet = {
+        let Some(broker) = Broker::shared() else { return super::account::Account::default() };
+        Fleet::new(broker.topic(12), 3, config)
+    };
+    fleet.enqueue(6_000, 5);
+    fleet.start_working();
+    for member in (0..3).cycle().take(3 * rounds) {
+        fleet.stop(member);
+        fleet.start();
+        // It has its share again before the next one goes, as in a rolling deploy.
+        let begun = fleet.members[member].says("begun");
+        if fleet.topic.left() > 500 {
+            crate::eventually!(fleet.members[member].says("begun") > begun || fleet.topic.left() == 0);
+        }
+        fleet.enqueue(1_000, 5);
+    }
+    let account = fleet.close();
+    account.assert_adds_up();
+    account
+}

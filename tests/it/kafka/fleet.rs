@@ -1,0 +1,121 @@
+//! Several runners in one consumer group, what is done to them, and the account of it.
+
+use std::time::{Duration, Instant};
+
+use super::Topic;
+use super::account::{Account, job};
+use crate::eventually;
+use crate::support::{Random, TestRunner, now_ms};
+
+/// How many attempts a runner executes at a time here.
+pub(super) const SLOTS: usize = 4;
+
+/// What both protocols need to notice a death as soon as the tests' broker lets them.
+pub(super) const CLASSIC: &str =
+    "queue.kafka.group_protocol = 'classic'\nqueue.kafka.client = { 'session.timeout.ms' = '6000' }";
+pub(super) const KIP_848: &str = "queue.kafka.group_protocol = 'consumer'";
+
+/// Runners on one topic, each in a folder of its own.
+pub(super) struct Fleet {
+    pub(super) topic: Topic,
+    pub(super) members: Vec<TestRunner>,
+    /// When each was killed or stopped, in their order.
+    ends: Vec<Vec<i64>>,
+    /// How many jobs were acknowledged.
+    pub(super) accepted: usize,
+    pub(super) random: Random,
+}
+
+// === impl Fleet ===
+
+impl Fleet {
+    /// So many runners, none of which is started. `config` is more of their configuration.
+    pub(super) fn new(topic: Topic, members: usize, config: &str) -> Fleet {
+        let config = format!("slots = {SLOTS}\n{config}");
+        let members: Vec<TestRunner> =
+            (0..members).map(|_| topic.runner(&config).handler("obey", "obedient")).collect();
+        let ends = vec![Vec::new(); members.len()];
+        Fleet { topic, members, ends, accepted: 0, random: Random::seeded() }
+    }
+
+    /// Adds jobs, which work for up to `work` units, of about half a millisecond each.
+    pub(super) fn enqueue(&mut self, jobs: usize, work: usize) {
+        let records = (self.accepted..self.accepted + jobs).map(|id| job(id, (id * 7) % (work + 1)));
+        self.accepted += self.topic.send(records).len();
+    }
+
+    /// Starts all that do not run.
+    pub(super) fn start(&mut self) {
+        for member in &mut self.members {
+            if !member.is_started() {
+                member.restart(&[]);
+            }
+        }
+    }
+
+    /// Starts all, and waits until all of them work.
+    pub(super) fn start_working(&mut self) {
+        self.start();
+        eventually!(self.members.iter().all(|member| member.says("begun") > 0));
+    }
+
+    /// SIGKILL.
+    pub(super) fn kill(&mut self, member: usize) {
+        self.members[member].kill();
+        self.ends[member].push(now_ms());
+    }
+
+    /// SIGTERM, and waits until it has ended.
+    pub(super) fn stop(&mut self, member: usize) {
+        assert!(self.members[member].stop().success());
+        self.ends[member].push(now_ms());
+    }
+
+    /// Starts it, and ends it so soon afterwards that it may not be ready yet.
+    pub(super) fn join_and_leave(&mut self, member: usize, within: Duration) {
+        self.members[member].spawn(&[]);
+        pace(within);
+        self.members[member].terminate();
+        self.members[member].wait();
+        self.ends[member].push(now_ms());
+    }
+
+    /// How often guests said that they begin or end.
+    pub(super) fn said(&self) -> usize {
+        self.members.iter().map(|member| member.says("begun")).sum()
+    }
+
+    /// Waits until all is done and committed, as long as something happens.
+    pub(super) fn run_out(&self) {
+        loop {
+            let said = self.said();
+            if said >= 2 * self.accepted && self.topic.left() == 0 {
+                return;
+            }
+            eventually!(self.said() > said || self.topic.left() == 0);
+        }
+    }
+
+    /// Waits until all is done, stops all that run, and answers the account.
+    pub(super) fn close(&mut self) -> Account {
+        self.run_out();
+        for member in 0..self.members.len() {
+            if self.members[member].is_started() {
+                assert!(self.members[member].stop().success());
+            }
+        }
+        let members: Vec<(&TestRunner, &[i64])> =
+            self.members.iter().zip(&self.ends).map(|(member, ends)| (member, ends.as_slice())).collect();
+        let account = Account::of(&self.topic, self.accepted, &members);
+        eprintln!("{account}");
+        account
+    }
+}
+
+/// The pace at which something is done, and nothing that is hoped for.
+pub(super) fn pace(length: Duration) {
+    let until = Instant::now() + length;
+    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        std::thread::park_timeout(left);
+    }
+}
