@@ -173,10 +173,7 @@ impl Undone {
     fn of(error: KafkaError) -> Undone {
         match error.rdkafka_error_code() {
             Some(
-                RDKafkaErrorCode::Fenced
-                | RDKafkaErrorCode::ProducerFenced
-                | RDKafkaErrorCode::InvalidProducerEpoch
-                | RDKafkaErrorCode::Fatal,
+                RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch,
             ) => Undone::Fenced,
             _ => Undone::Failed(error),
         }
