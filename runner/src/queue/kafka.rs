@@ -28,6 +28,7 @@ mod dead;
 mod enqueue;
 pub(crate) mod envelope;
 mod flight;
+mod foreign;
 mod found;
 mod group;
 mod inbox;
