@@ -387,7 +387,7 @@ fn dead_letters_are_changed_by_filter_and_only_for_real_if_asked() {
         1,
         &format!(
             "error: there is no job `{first}`\n\
-             hint: completed jobs are forgotten after a while: `queue.keep_completed`\n"
+             hint: completed jobs are forgotten after a while (`queue.keep_completed`), on Kafka at once\n"
         ),
     );
 }

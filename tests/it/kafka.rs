@@ -10,6 +10,7 @@ mod broker;
 mod contract;
 mod deaths;
 mod fleet;
+mod looking;
 mod outages;
 mod rebalances;
 mod record;

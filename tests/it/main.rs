@@ -33,8 +33,6 @@ mod fuzz;
 mod hostile;
 // Bytes that are no jobs.
 mod inputs;
-// Looking at a Kafka queue, and its dead letters.
-mod kafka_looking;
 // What every queue must hold.
 mod queue_contract;
 // New generations, bad files, and jobs that notice neither.

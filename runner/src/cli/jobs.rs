@@ -151,7 +151,7 @@ impl Show {
         let found = super::on_present_queue(config, async |queue| Ok(queue.show(&self.id).await?))?;
         let Some(job) = found else {
             return Err(Fault::failed(format!("there is no job `{}`", self.id))
-                .with_hint("completed jobs are forgotten after a while: `queue.keep_completed`"));
+                .with_hint("completed jobs are forgotten after a while (`queue.keep_completed`), on Kafka at once"));
         };
         match (self.json, self.body) {
             (true, with_body) => Ok(write_shown_json(out, &job, with_body)?),

@@ -11,6 +11,7 @@ use rdkafka::producer::Producer as _;
 use tokio::sync::oneshot;
 
 use self::inbox::{How, Inbox, Order, Settle};
+use self::parked::Parking;
 use self::right::Right;
 use self::topics::Topics;
 use self::write::{Deliveries, Producer};
@@ -27,11 +28,13 @@ mod dead;
 mod enqueue;
 pub(crate) mod envelope;
 mod flight;
+mod foreign;
 mod found;
 mod group;
 mod inbox;
 mod inspect;
 mod options;
+mod parked;
 pub(crate) mod record;
 mod right;
 mod scan;
@@ -60,6 +63,7 @@ struct Shared {
     context: client::Context,
     inbox: Arc<Inbox>,
     right: Right,
+    parking: Parking,
     producer: ArcSwap<Producer>,
 }
 
@@ -85,6 +89,7 @@ impl KafkaQueue {
             context,
             inbox,
             right: Right::new(),
+            parking: Parking::default(),
             producer: ArcSwap::from_pointee(producer),
         });
         let consumer = consumer::Consumer::new(Arc::clone(&shared));

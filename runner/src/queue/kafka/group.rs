@@ -180,7 +180,7 @@ impl Group {
             };
             from.add_partition_offset(&topic, number, mark.map_or(Offset::Invalid, Offset::Offset))?;
             // The library panics at metadata that is not UTF-8, which cannot be ours.
-            let note = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| place.metadata().to_owned()));
+            let note = super::foreign::survive(|| place.metadata().to_owned());
             let note = note.unwrap_or_default();
             let noted = mark.map(|mark| Noted::read(mark, &note)).unwrap_or_default();
             // Before anything is fetched, so that nothing comes by the common queue.

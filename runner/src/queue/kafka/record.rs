@@ -1,12 +1,11 @@
 //! A record of Kafka: what of it is a job, and what must go along where it is written anew.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 
 use super::envelope::{Envelope, HEADER, ID_HEADER, Key, ORIGINAL_HEADER, Source, TYPE_HEADER};
+use super::foreign::survive;
 use crate::clock::UnixMs;
 use crate::job::{self, Job, Malformed};
 
@@ -179,7 +178,7 @@ fn text(value: &[u8], bytes_max: usize) -> Result<&str, Malformed> {
 /// no byte sequence may stop the consumer.
 pub(crate) fn headers(message: &BorrowedMessage<'_>) -> Vec<(String, Option<Vec<u8>>)> {
     let Some(headers) = message.headers() else { return Vec::new() };
-    let one = |at| catch_unwind(AssertUnwindSafe(|| headers.try_get(at).map(owned))).ok().flatten();
+    let one = |at| survive(|| headers.try_get(at).map(owned)).flatten();
     (0..headers.count()).filter_map(one).collect()
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -13,6 +12,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::Options;
 use super::client::{self, Context, explain};
+use super::foreign::survive;
 use crate::queue::QueueError;
 use crate::queue::offsets::Noted;
 
@@ -272,5 +272,5 @@ impl Scan {
 
 /// What stands beside a committed offset. The library panics where that is no text, which is not ours.
 fn metadata<'a>(element: &'a TopicPartitionListElem<'_>) -> &'a str {
-    catch_unwind(AssertUnwindSafe(|| element.metadata())).unwrap_or_default()
+    survive(|| element.metadata()).unwrap_or_default()
 }

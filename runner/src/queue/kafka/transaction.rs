@@ -94,7 +94,11 @@ impl Transactions {
                 Ok(()) => return Ok(()),
                 Err(undone) => undone,
             };
-            if matches!(undone, Undone::Fenced) || self.producer.client().fatal_error().is_some() {
+            // Of a producer that was fenced, records only say that they were thrown away.
+            if let Some((code, _)) = self.producer.client().fatal_error() {
+                return Err(Undone::of(KafkaError::Global(code)));
+            }
+            if matches!(undone, Undone::Fenced) {
                 return Err(undone);
             }
             self.insist(deadline, |producer| producer.abort_transaction(CALL))?;
@@ -116,15 +120,23 @@ impl Transactions {
             self.producer.send(write.record(at)).map_err(|(error, _)| Undone::refused(at, error))?;
         }
         // Committing would wait for them too, but in steps of 100 ms.
+        let mut refused: Option<(usize, KafkaError)> = None;
         for _ in writes {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.delivered.recv_timeout(left) {
                 Ok((_, Ok(()))) => {}
-                Ok((at, Err(error))) => return Err(Undone::refused(at, error)),
+                // One that was refused takes the others along, which may be told before it.
+                Ok((at, Err(error))) if refused.as_ref().is_none_or(|(_, error)| is_purged(error)) => {
+                    refused = Some((at, error));
+                }
+                Ok((_, Err(_))) => {}
                 Err(_) => return Err(Undone::Failed(KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut))),
             }
         }
-        self.insist(deadline, |producer| producer.commit_transaction(CALL))
+        match refused {
+            Some((at, error)) => Err(Undone::refused(at, error)),
+            None => self.insist(deadline, |producer| producer.commit_transaction(CALL)),
+        }
     }
 
     /// Calls again as long as the library says that this may help.
@@ -161,10 +173,7 @@ impl Undone {
     fn of(error: KafkaError) -> Undone {
         match error.rdkafka_error_code() {
             Some(
-                RDKafkaErrorCode::Fenced
-                | RDKafkaErrorCode::ProducerFenced
-                | RDKafkaErrorCode::InvalidProducerEpoch
-                | RDKafkaErrorCode::Fatal,
+                RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch,
             ) => Undone::Fenced,
             _ => Undone::Failed(error),
         }
@@ -176,6 +185,11 @@ impl Undone {
             fenced => fenced,
         }
     }
+}
+
+/// Whether a record was thrown away because of another.
+fn is_purged(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight))
 }
 
 /// Whether a record is larger than its topic takes.

@@ -15,7 +15,7 @@ use sandhog::queue::{Demand, Filter, Listed, Queue, QueueError, Shown, State, St
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::kafka::{Broker, Record, Topic};
+use super::{Broker, Record, Topic};
 use crate::support::now_ms;
 
 /// A job topic with all that goes with it, and one who looks.
