@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SystemClock;
-use crate::config::{Config, Origin};
+use crate::config::{Config, Origin, Place};
 use crate::dispatch::{Dispatcher, Parts, given_up};
 use crate::queue::{self, Queue, State};
 use crate::registry::Registry;
@@ -83,7 +83,7 @@ async fn work(
     guests: &tokio::runtime::Handle,
     until_empty: bool,
 ) -> Result<End> {
-    let queue = queue::open(config)?;
+    let Some(queue) = open(config, signals).await? else { return Ok(End::Done) };
     let sandbox = Sandbox::new(sandbox::Config {
         slots: config.slots,
         threads: u32::try_from(guests.metrics().num_workers()).unwrap_or(u32::MAX),
@@ -129,6 +129,32 @@ async fn work(
     }
     tracing::info!("stopped");
     Ok(End::Done)
+}
+
+/// Opens the queue. Kafka that cannot be reached is waited for, unless a signal comes: none then.
+async fn open(config: &Config, signals: &Signals) -> Result<Option<Arc<dyn Queue>>> {
+    /// Between two tries, each of which takes its time already where it can pass.
+    const TRY_AGAIN: Duration = Duration::from_secs(1);
+    let waitable = matches!(config.queue.place, Place::Kafka(_));
+    let mut waits = false;
+    loop {
+        let opened = tokio::select! {
+            opened = queue::open(config) => opened,
+            () = signals.drain.cancelled() => return Ok(None),
+        };
+        match opened {
+            Ok(queue) => {
+                if waits {
+                    tracing::info!("the queue is there now");
+                }
+                return Ok(Some(queue));
+            }
+            Err(error) if !error.transient || !waitable => return Err(error.into()),
+            Err(error) if !std::mem::replace(&mut waits, true) => tracing::warn!("{error}: the runner waits for it"),
+            Err(error) => tracing::debug!("still: {error}"),
+        }
+        tokio::time::sleep(TRY_AGAIN).await;
+    }
 }
 
 /// All handlers are loaded that lay there at the start.

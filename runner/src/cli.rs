@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -83,26 +84,26 @@ pub fn main() -> ExitCode {
 
 /// Does `work` on the queue that `config` names, and closes it.
 fn on_queue<T>(config: &Config, work: impl AsyncFnOnce(&dyn Queue) -> Result<T, Fault>) -> Result<T, Fault> {
+    on_opened(queue::open(config), work)
+}
+
+/// The same for a queue that is only looked at, or whose jobs are only changed: one that is not there is not made.
+fn on_present_queue<T>(config: &Config, work: impl AsyncFnOnce(&dyn Queue) -> Result<T, Fault>) -> Result<T, Fault> {
+    on_opened(queue::open_present(config), work)
+}
+
+fn on_opened<T>(
+    opening: impl Future<Output = Result<Arc<dyn Queue>, QueueError>>,
+    work: impl AsyncFnOnce(&dyn Queue) -> Result<T, Fault>,
+) -> Result<T, Fault> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
-        let queue = queue::open(config)?;
+        let queue = opening.await?;
         let done = work(queue.as_ref()).await;
         queue.close().await;
         done
     })
-}
-
-/// The same for a queue that is only looked at, or whose jobs are only changed: a queue that is not there is a mistake in
-/// its name, and is not made.
-fn on_present_queue<T>(config: &Config, work: impl AsyncFnOnce(&dyn Queue) -> Result<T, Fault>) -> Result<T, Fault> {
-    let path = &config.queue.path;
-    if !path.exists() {
-        let message = format!("there is no queue at `{}`", path.display());
-        let hint = "name it by `--queue sqlite:FILE`; `sandhog enqueue` and `sandhog run` make one";
-        return Err(QueueError::lasting(message).with_hint(hint).into());
-    }
-    on_queue(config, work)
 }
 
 // === impl Cli ===

@@ -2,7 +2,6 @@
 //!
 //! `docs/configuration.md` has every key; a test compares it with this file.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,10 +11,13 @@ use crate::retry::{Backoff, Policy};
 use crate::telemetry::Format;
 
 mod environment;
+mod fault;
+mod kafka;
 pub mod quantity;
 pub mod settings;
 
 pub use environment::{Environment, Flags, variable_name};
+pub use kafka::KafkaConfig;
 pub use settings::{Effective, Fault, Faults as ConfigErrors, Origin};
 
 use settings::Settings;
@@ -68,31 +70,23 @@ pub struct HandlersConfig {
 pub struct QueueConfig {
     /// As it was written.
     pub url: String,
-    /// The embedded queue's file, which the URL names.
-    pub path: PathBuf,
+    /// Where that is.
+    pub place: Place,
     /// What is kept of completed jobs.
     pub keep: Keep,
     /// How long a job waits for a handler of its type while no live runner serves it.
     pub park_for: Duration,
-    /// Settings of a Kafka queue. Checked, and not used by this version.
+    /// Settings of a Kafka queue.
     pub kafka: KafkaConfig,
 }
 
-/// Settings of a Kafka queue.
-#[derive(Debug, Clone, PartialEq)]
-pub struct KafkaConfig {
-    /// The consumer group.
-    pub consumer_group: String,
-    /// The topic that jobs are on.
-    pub topic: String,
-    /// Whether a missing topic is created.
-    pub auto_create: bool,
-    /// Partitions of a topic that is created; 0: the broker's default.
-    pub partitions: u32,
-    /// Replicas of a topic that is created; 0: the broker's default.
-    pub replication: u32,
-    /// Configuration of a topic that is created.
-    pub topic_config: BTreeMap<String, String>,
+/// Where a queue is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The embedded queue's file.
+    File(PathBuf),
+    /// Kafka's brokers: `HOST:PORT`, several with commas.
+    Kafka(String),
 }
 
 /// How far a manifest may go, whoever wrote it.
@@ -191,9 +185,7 @@ impl Config {
         let slots = settings.whole("slots", cores.saturating_mul(4).clamp(1, 256));
         let drain_timeout = settings.duration("drain_timeout", Duration::from_secs(30));
         let queue = QueueConfig::read(settings, &application_name);
-        let mut beside = queue.path.clone().into_os_string();
-        beside.push(".state");
-        let state_dir = settings.text("state_dir", PathBuf::from(beside).display().to_string());
+        let state_dir = settings.text("state_dir", queue.place.state_dir().display().to_string());
         let handlers_dir = settings.text("handlers.dir", "./handlers".to_owned());
         let brake = settings.truth("handlers.brake", true);
         let (limits, body_bytes_max) = read_limits(settings);
@@ -236,11 +228,7 @@ impl Config {
         settings.require("application_name", topic_name(&self.application_name) != "_job_queue", || {
             format!("`{}` has no letter or digit to name a topic after", self.application_name)
         });
-        let topic = &self.queue.kafka.topic;
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        settings.require("queue.kafka.topic", topic.len() <= 249 && topic.chars().all(legal), || {
-            format!("`{topic}` is no topic name: up to 249 letters, digits, `.`, `_` and `-`")
-        });
+        self.queue.kafka.check(settings);
         let level = &self.log.level;
         settings.require("log.level", tracing_subscriber::EnvFilter::try_new(level).is_ok(), || {
             format!("`{level}` is no filter: write a level like `info`, or directives like `info,sandhog::queue=debug`")
@@ -333,28 +321,22 @@ pub(crate) fn check_retry(settings: &mut Settings, policy: &Policy, ceilings: &C
 impl QueueConfig {
     fn read(settings: &mut Settings, application_name: &str) -> QueueConfig {
         let url = settings.text("queue.url", "sqlite:sandhog.db".to_owned());
-        let path = sqlite_path(&url).unwrap_or_else(|message| {
+        let (place, topic) = parse_url(&url).unwrap_or_else(|message| {
             settings.require("queue.url", false, || message);
-            PathBuf::new()
+            (Place::File(PathBuf::new()), None)
         });
         QueueConfig {
             url,
-            path,
+            place,
             keep: read_keep(settings),
             park_for: settings.duration("queue.park_for", Duration::from_secs(7 * 86_400)),
-            kafka: KafkaConfig {
-                consumer_group: settings.text("queue.kafka.consumer_group", "job_queue_consumer".to_owned()),
-                topic: settings.text("queue.kafka.topic", topic_name(application_name)),
-                auto_create: settings.truth("queue.kafka.auto_create", true),
-                partitions: settings.whole("queue.kafka.partitions", 0),
-                replication: settings.whole("queue.kafka.replication", 0),
-                topic_config: settings.map("queue.kafka.topic_config"),
-            },
+            kafka: KafkaConfig::read(settings, application_name, topic.as_deref()),
         }
     }
 }
 
-fn sqlite_path(url: &str) -> Result<PathBuf, String> {
+/// Where the queue is, and the topic that the URL names.
+fn parse_url(url: &str) -> Result<(Place, Option<String>), String> {
     let (scheme, rest) = url.split_once(':').unwrap_or(("", url));
     let path = rest.strip_prefix("//").unwrap_or(rest);
     match scheme {
@@ -362,9 +344,23 @@ fn sqlite_path(url: &str) -> Result<PathBuf, String> {
         "sqlite" if path == ":memory:" => {
             Err(format!("`{url}` is no file: jobs must outlive the process and be seen by others"))
         }
-        "sqlite" => Ok(path.into()),
-        "kafka" => Err("names Kafka, and this version has the embedded queue only: write `sqlite:FILE`".to_owned()),
-        _ => Err(format!("`{url}` is no queue: write `sqlite:FILE`")),
+        "sqlite" => Ok((Place::File(path.into()), None)),
+        "kafka" => kafka::parse_url(rest).map(|url| (Place::Kafka(url.brokers), url.topic)),
+        _ => Err("is no queue: write `sqlite:FILE` or `kafka://HOST:PORT/TOPIC`".to_owned()),
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    /// Where a runner on it keeps its state, if nobody says: beside the file, or in the working directory.
+    fn state_dir(&self) -> PathBuf {
+        let mut beside = match self {
+            Place::File(path) => path.clone().into_os_string(),
+            Place::Kafka(_) => "./sandhog".into(),
+        };
+        beside.push(".state");
+        beside.into()
     }
 }
 
@@ -406,19 +402,9 @@ impl Ceilings {
 
 impl LogConfig {
     fn read(settings: &mut Settings) -> LogConfig {
-        let parse = |raw: &settings::Raw| match raw {
-            settings::Raw::Text(text) if text == "auto" => Ok(Format::Auto),
-            settings::Raw::Text(text) if text == "text" => Ok(Format::Text),
-            settings::Raw::Text(text) if text == "json" => Ok(Format::Json),
-            _ => Err("is none of `auto`, `text` and `json`".to_owned()),
-        };
-        let show = |format: &Format| match format {
-            Format::Auto => "auto".to_owned(),
-            Format::Text => "text".to_owned(),
-            Format::Json => "json".to_owned(),
-        };
+        let formats = [("auto", Format::Auto), ("text", Format::Text), ("json", Format::Json)];
         LogConfig {
-            format: settings.read("log.format", Format::Auto, parse, show),
+            format: settings.choice("log.format", &formats),
             level: settings.text("log.level", "info".to_owned()),
         }
     }

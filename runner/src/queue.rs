@@ -21,7 +21,7 @@ mod open;
 pub mod sqlite;
 mod told;
 
-pub use open::open;
+pub use open::{open, open_present};
 
 /// A future that a queue answers with.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -168,7 +168,7 @@ fn every_fault_of_the_configuration_is_reported() {
         "error: sandhog.toml:1: `slots` 0 is not from 1 to 4096\n\
          error: sandhog.toml:3: `limits.timout` is unknown\n\
          hint: did you mean `limits.timeout`?\n\
-         error: flag --queue: `queue.url` names Kafka, and this version has the embedded queue only: write `sqlite:FILE`\n",
+         error: flag --queue: `queue.url` is no Kafka URL: write `kafka://HOST:PORT/TOPIC`\n",
     );
     check_failure(
         &sandhog,

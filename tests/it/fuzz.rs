@@ -1,6 +1,6 @@
 //! Bytes that come from outside, and what must hold whatever they are. The driver is `tests/fuzz.rs`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -142,18 +142,36 @@ fn resolve(text: &str) -> Option<Config> {
 /// A file that says what `sandhog config show` does.
 fn written(config: &Config) -> String {
     let quoted = |text: &str| toml::Value::from(text.replace("${", "$${")).to_string();
+    let table = |file: &mut String, key: &str, pairs: &BTreeMap<String, String>| {
+        for (name, value) in pairs {
+            // No variables are looked for in names.
+            let name = toml::Value::from(name.as_str());
+            writeln!(file, "{key}.{name}={}", quoted(value)).unwrap();
+        }
+    };
     let mut file = String::new();
+    let topics: Vec<String> = config.queue.kafka.topics.iter().map(|topic| quoted(&topic.name)).collect();
+    writeln!(file, "queue.kafka.topics = [{}]", topics.join(", ")).unwrap();
+    for topic in &config.queue.kafka.topics {
+        if let Some(job_type) = &topic.job_type {
+            let name = toml::Value::from(topic.name.as_str());
+            writeln!(file, "queue.kafka.topic.{name}.job_type={}", quoted(job_type)).unwrap();
+        }
+    }
     for effective in &config.effective {
         let value = match effective.key {
-            // Written as a list that is for people: a name may have a comma in it.
+            // Written as lists that are for people: a name may have a comma in it.
             "queue.kafka.topic_config" => {
-                for (name, value) in &config.queue.kafka.topic_config {
-                    // No variables are looked for in names.
-                    let name = toml::Value::from(name.as_str());
-                    writeln!(file, "queue.kafka.topic_config.{name}={}", quoted(value)).unwrap();
-                }
+                table(&mut file, effective.key, &config.queue.kafka.topic_config);
                 continue;
             }
+            "queue.kafka.client" => {
+                table(&mut file, effective.key, &config.queue.kafka.client);
+                continue;
+            }
+            // A topic in the URL goes over these.
+            "queue.kafka.topic" | "queue.kafka.topics" => continue,
+            _ if effective.value.is_empty() => continue,
             // Said by its parts, unless it is nothing.
             "queue.keep_completed" if effective.value != "0" => continue,
             "queue.keep_completed.age" | "queue.keep_completed.bytes" if config.queue.keep.age.is_zero() => continue,

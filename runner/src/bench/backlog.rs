@@ -57,7 +57,7 @@ pub(super) async fn measure(session: &mut Session<'_>) -> Result<()> {
 async fn small(session: &Session<'_>, subject: &Subject) -> Result<Drain> {
     let folder = session.folder.inside()?;
     folder.write(&subject.file_name(), &subject.file)?;
-    let queue = open_queue(session, folder.path())?;
+    let queue = open_queue(session, folder.path()).await?;
     let mut runner = Runner::start(folder.path(), &[])?;
     runner.ready().await?;
     let (mut completed, mut peak_megabytes) = (0, 0.0);

@@ -90,7 +90,7 @@ pub(super) async fn fill(
     jobs: u64,
     unique_ids: bool,
 ) -> Result<()> {
-    let queue = open_queue(session, folder)?;
+    let queue = open_queue(session, folder).await?;
     let mut from = 0;
     while from < jobs {
         let some = THOUSAND.min(jobs - from);
@@ -102,11 +102,11 @@ pub(super) async fn fill(
 }
 
 /// The queue of a folder, as its runner has it.
-pub(super) fn open_queue(session: &Session<'_>, folder: &Path) -> Result<Arc<dyn Queue>> {
+pub(super) async fn open_queue(session: &Session<'_>, folder: &Path) -> Result<Arc<dyn Queue>> {
     let queue = Some(format!("sqlite:{}", folder.join("sandhog.db").display()));
     let nothing = Environment { variables: std::collections::BTreeMap::new(), cores: session.bench.cores };
     let config = Config::resolve(&Flags { queue, ..Flags::default() }, &nothing, None)?;
-    Ok(queue::open(&config)?)
+    Ok(queue::open(&config).await?)
 }
 
 pub(super) fn open_progress(folder: &Path) -> Result<Progress> {

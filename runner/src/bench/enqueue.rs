@@ -63,7 +63,7 @@ async fn measure_bulk(session: &mut Session<'_>, name: &str) -> Result<()> {
 async fn measure_one_by_one(session: &mut Session<'_>, name: &str) -> Result<()> {
     let subject = session.bench.built_in().clone();
     let folder = session.folder.inside()?;
-    let queue = open_queue(session, folder.path())?;
+    let queue = open_queue(session, folder.path()).await?;
     let mut bare = BareQueue::new(&folder.path().join("bare.db"))?;
     let (mut times, mut limits) = (Vec::new(), Vec::new());
     for run in 0..u64::from(session.bench.runs(3, 2)) {

@@ -59,7 +59,7 @@ pub(super) async fn measure(session: &mut Session<'_>) -> Result<()> {
     runner.ready().await?;
     if session.wants_any([p50, p99, memory]) {
         session.say(p50);
-        let queue = open_queue(session, folder.path())?;
+        let queue = open_queue(session, folder.path()).await?;
         let jobs = session.bench.sized(2_000, 600);
         let mut enqueued = Vec::new();
         let begun = tokio::time::Instant::now();

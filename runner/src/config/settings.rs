@@ -12,6 +12,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::quantity;
 
+pub use super::fault::{Fault, Faults};
+
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
@@ -48,23 +50,6 @@ pub enum Raw {
     /// What no setting is, by its TOML name.
     Other(&'static str),
 }
-
-/// What is wrong with a setting.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Fault {
-    /// The key, if it is one's.
-    pub key: Option<String>,
-    /// Where it stands.
-    pub origin: Option<Origin>,
-    /// What is wrong.
-    pub message: String,
-    /// What to do about it.
-    pub hint: Option<String>,
-}
-
-/// All that is wrong with a configuration or a manifest: at least one fault.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Faults(pub Vec<Fault>);
 
 /// A setting that has a value, and where it came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -217,6 +202,29 @@ impl Settings {
         self.read(key, default, |raw| not_empty(string(raw)?), String::clone)
     }
 
+    /// Reads a string that may be left out.
+    pub fn text_if_any(&mut self, key: &'static str) -> Option<String> {
+        let parse = |raw: &Raw| Ok(Some(not_empty(string(raw)?)?));
+        self.read(key, None, parse, |value| value.clone().unwrap_or_default())
+    }
+
+    /// Reads one of some words, of which the first is the default.
+    pub fn choice<T: Copy + PartialEq>(&mut self, key: &'static str, choices: &[(&'static str, T)]) -> T {
+        let parse = |raw: &Raw| {
+            let chosen = choices.iter().find(|(word, _)| matches!(raw, Raw::Text(text) if text == word));
+            chosen.map(|(_, value)| *value).ok_or_else(|| {
+                let words: Vec<String> = choices.iter().map(|(word, _)| format!("`{word}`")).collect();
+                let (last, others) = words.split_last().expect("there is a default");
+                format!("is none of {} and {last}", others.join(", "))
+            })
+        };
+        let show = |value: &T| {
+            let (word, _) = choices.iter().find(|(_, choice)| choice == value).expect("it is one of them");
+            (*word).to_owned()
+        };
+        self.read(key, choices[0].1, parse, show)
+    }
+
     /// Reads a list of strings. One string is a list of one.
     pub fn texts(&mut self, key: &'static str, default: Vec<String>) -> Vec<String> {
         let parse = |raw: &Raw| match raw {
@@ -227,7 +235,8 @@ impl Settings {
     }
 
     /// Reads a table of names and values that are somebody else's. In the environment: `NAME=VALUE`, with commas between.
-    pub fn map(&mut self, key: &'static str) -> BTreeMap<String, String> {
+    /// Values whose name `is_shown` does not take are secret.
+    pub fn map(&mut self, key: &'static str, is_shown: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
         self.maps.push(key);
         let below = format!("{key}.");
         let names: Vec<String> =
@@ -252,9 +261,40 @@ impl Settings {
                 }
             }
         }
-        let value = map.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",");
+        let show = |(name, value): (&String, &String)| match is_shown(name) {
+            true => format!("{name}={value}"),
+            false => format!("{name}=***"),
+        };
+        let value = map.iter().map(show).collect::<Vec<_>>().join(",");
         self.effective.push(Effective { key, value, origin: origin.unwrap_or(Origin::Default) });
         map
+    }
+
+    /// Reads `KEY.NAME.PART` for all names, as tables in a table are written; answers each with where it came from. What else
+    /// stands below `key` is a fault.
+    pub fn parts_of_tables(&mut self, key: &'static str, part: &'static str) -> BTreeMap<String, (String, Origin)> {
+        self.maps.push(key);
+        let (below, behind) = (format!("{key}."), format!(".{part}"));
+        let mut parts = BTreeMap::new();
+        for (name, (raw, origin)) in self.given.clone() {
+            let Some(rest) = name.strip_prefix(&below) else { continue };
+            let Some(table) = rest.strip_suffix(&behind) else {
+                let message = format!("is unknown: in a table of `{key}` stands `{part}`");
+                self.fault(Some(&name), Some(origin), message, None);
+                continue;
+            };
+            match self.expand(&raw, &origin).and_then(|raw| not_empty(string(&raw)?)) {
+                Ok(value) => drop(parts.insert(table.to_owned(), (value, origin))),
+                Err(message) => self.fault(Some(&name), Some(origin), message, None),
+            }
+        }
+        parts
+    }
+
+    /// Says what is in effect for a key that was read, where more than its own value decides.
+    pub fn show(&mut self, key: &'static str, value: String, origin: Origin) {
+        let read = self.effective.iter_mut().find(|effective| effective.key == key);
+        *read.expect("it was read") = Effective { key, value, origin };
     }
 
     /// Ends reading: everything that was set must have been read.
@@ -410,39 +450,3 @@ impl fmt::Display for Origin {
         }
     }
 }
-
-// === impl Fault ===
-
-impl Fault {
-    /// The fault and its hint, in one line.
-    pub fn with_hint(&self) -> String {
-        match &self.hint {
-            Some(hint) => format!("{self} ({hint})"),
-            None => self.to_string(),
-        }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(origin) = &self.origin {
-            write!(f, "{origin}: ")?;
-        }
-        match &self.key {
-            // A value in front of the message is set off from the key.
-            Some(key) if self.message.starts_with('`') => write!(f, "`{key}`: {}", self.message),
-            Some(key) => write!(f, "`{key}` {}", self.message),
-            None => f.write_str(&self.message),
-        }
-    }
-}
-
-// === impl Faults ===
-
-impl fmt::Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.iter().map(Fault::with_hint).collect::<Vec<_>>().join("; "))
-    }
-}
-
-impl std::error::Error for Faults {}

@@ -33,7 +33,7 @@ fn nothing_at_all_is_a_configuration() {
     let config = Config::resolve(&Flags::default(), &environment(&[]), None).expect("defaults are sound");
     assert_eq!(config, self::config(""));
     assert!(config.enabled);
-    assert_eq!(config.queue.path, Path::new("sandhog.db"));
+    assert_eq!(config.queue.place, Place::File("sandhog.db".into()));
     assert_eq!(config.state_dir, Path::new("sandhog.db.state"));
     assert_eq!(config.handlers.dir, Path::new("./handlers"));
     assert_eq!(config.slots, 8);
@@ -42,7 +42,7 @@ fn nothing_at_all_is_a_configuration() {
     assert_eq!(config.body_bytes_max, 8 << 20);
     assert_eq!(config.queue.keep, Keep { age: Duration::from_secs(3_600), bytes: 256 << 20 });
     assert_eq!(config.queue.kafka.consumer_group, "job_queue_consumer");
-    assert_eq!(config.queue.kafka.topic, "sandhog_job_queue");
+    assert_eq!(config.queue.kafka.topics[0].name, "sandhog_job_queue");
     assert!(config.queue.kafka.auto_create);
 }
 
@@ -71,7 +71,7 @@ fn file_says_what_is_otherwise() {
         "#,
     );
     assert!(!config.enabled);
-    assert_eq!(config.queue.kafka.topic, "Openstack_VIM_Driver_job_queue");
+    assert_eq!(config.queue.kafka.topics[0].name, "Openstack_VIM_Driver_job_queue");
     assert_eq!(config.queue.kafka.topic_config["retention.ms"], "60000");
     assert_eq!(config.slots, 3);
     assert_eq!(config.state_dir, Path::new("/var/lib/jobs.db.state"));
@@ -178,10 +178,9 @@ fn nonsense_is_refused_with_its_reason() {
     check("limits.timeout = 30", "sandhog.toml:1: `limits.timeout`: `30` has no unit: write `30s` for seconds");
     check("queue.url = ''", "sandhog.toml:1: `queue.url` is empty");
     check("queue.url = 'sqlite:'", "sandhog.toml:1: `queue.url`: `sqlite:` names no file");
-    check("queue.url = 'redis://x'", "sandhog.toml:1: `queue.url`: `redis://x` is no queue: write `sqlite:FILE`");
     check(
-        "queue.url = 'kafka://broker:9092'",
-        "sandhog.toml:1: `queue.url` names Kafka, and this version has the embedded queue only: write `sqlite:FILE`",
+        "queue.url = 'redis://x'",
+        "sandhog.toml:1: `queue.url` is no queue: write `sqlite:FILE` or `kafka://HOST:PORT/TOPIC`",
     );
     check("log.format = 'xml'", "sandhog.toml:1: `log.format` is none of `auto`, `text` and `json`");
     check("retry.backoff.jitter = 2", "sandhog.toml:1: `retry.backoff.jitter` 2 is not from 0 to 1");

@@ -11,6 +11,7 @@ use rdkafka::producer::Producer as _;
 use tokio::sync::oneshot;
 
 use self::inbox::{How, Inbox, Order, Settle};
+use self::parked::Parking;
 use self::right::Right;
 use self::topics::Topics;
 use self::write::{Deliveries, Producer};
@@ -33,6 +34,7 @@ mod group;
 mod inbox;
 mod inspect;
 mod options;
+mod parked;
 pub(crate) mod record;
 mod right;
 mod scan;
@@ -41,7 +43,9 @@ pub(crate) mod topics;
 mod transaction;
 mod write;
 
-pub use options::{GroupProtocol, Guarantee, Options, Topic};
+pub(crate) use client::properties::check as check_properties;
+pub use options::{GroupProtocol, Guarantee, Options, Properties, Topic};
+pub(crate) use topics::Names;
 
 /// The queue in a Kafka cluster. It joins the consumer group with its first `receive`, so that people can look and enqueue
 /// beside others.
@@ -59,6 +63,7 @@ struct Shared {
     context: client::Context,
     inbox: Arc<Inbox>,
     right: Right,
+    parking: Parking,
     producer: ArcSwap<Producer>,
 }
 
@@ -84,6 +89,7 @@ impl KafkaQueue {
             context,
             inbox,
             right: Right::new(),
+            parking: Parking::default(),
             producer: ArcSwap::from_pointee(producer),
         });
         let consumer = consumer::Consumer::new(Arc::clone(&shared));

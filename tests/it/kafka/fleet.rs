@@ -10,6 +10,9 @@ use crate::support::{Random, TestRunner, now_ms};
 /// How many attempts a runner executes at a time here.
 pub(super) const SLOTS: usize = 4;
 
+/// So many millions a guest counts in a millisecond, on a machine that is neither new nor old.
+const COUNTED_IN_A_MS: usize = 3;
+
 /// What both protocols need to notice a death as soon as the tests' broker lets them.
 pub(super) const CLASSIC: &str =
     "queue.kafka.group_protocol = 'classic'\nqueue.kafka.client = { 'session.timeout.ms' = '6000' }";
@@ -38,9 +41,10 @@ impl Fleet {
         Fleet { topic, members, ends, accepted: 0, random: Random::seeded() }
     }
 
-    /// Adds jobs, which work for up to `work` units, of about half a millisecond each.
-    pub(super) fn enqueue(&mut self, jobs: usize, work: usize) {
-        let records = (self.accepted..self.accepted + jobs).map(|id| job(id, (id * 7) % (work + 1)));
+    /// Adds jobs, which work for up to so many milliseconds each, more or less.
+    pub(super) fn enqueue(&mut self, jobs: usize, ms: usize) {
+        let most = ms * COUNTED_IN_A_MS;
+        let records = (self.accepted..self.accepted + jobs).map(|id| job(id, (id * 7) % (most + 1)));
         self.accepted += self.topic.send(records).len();
     }
 
@@ -53,10 +57,13 @@ impl Fleet {
         }
     }
 
-    /// Starts all, and waits until all of them work.
+    /// Starts all, and adds jobs until all of them work.
     pub(super) fn start_working(&mut self) {
         self.start();
-        eventually!(self.members.iter().all(|member| member.says("begun") > 0));
+        eventually!({
+            self.enqueue(100, 2);
+            self.members.iter().all(|member| member.says("begun") > 0)
+        });
     }
 
     /// SIGKILL.

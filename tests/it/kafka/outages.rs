@@ -21,8 +21,8 @@ fn warnings(fleet: &Fleet, member: usize) -> Vec<String> {
 fn only_broker_killed_for_twenty_seconds_loses_no_job_and_is_said_once() {
     let Some(broker) = Broker::own(1, "") else { return };
     let mut fleet = Fleet::new(broker.topic(4), 2, "");
-    fleet.enqueue(6_000, 5);
     fleet.start_working();
+    fleet.enqueue(3_000, 5);
     broker.kill(1);
     pace(Duration::from_secs(20));
     for member in 0..2 {
@@ -42,8 +42,8 @@ fn only_broker_killed_for_twenty_seconds_loses_no_job_and_is_said_once() {
 fn one_broker_of_three_killed_after_the_other_loses_no_job() {
     let Some(broker) = Broker::own(3, "") else { return };
     let mut fleet = Fleet::new(broker.topic(6), 2, "");
-    fleet.enqueue(6_000, 5);
     fleet.start_working();
+    fleet.enqueue(2_000, 5);
     for node in 1..=3 {
         broker.kill(node);
         fleet.enqueue(500, 5);
@@ -60,8 +60,8 @@ fn one_broker_of_three_killed_after_the_other_loses_no_job() {
 fn broker_whose_disk_is_full_loses_no_job() {
     let Some(broker) = Broker::own(1, "") else { return };
     let mut fleet = Fleet::new(broker.topic(2), 1, "");
-    fleet.enqueue(3_000, 5);
     fleet.start_working();
+    fleet.enqueue(2_000, 5);
     let pid = std::fs::read_to_string(broker.folder(1).join("pid")).unwrap();
     let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
     // It cannot write a byte, and ends: it has no other disk.

@@ -8,9 +8,11 @@ use super::Options;
 mod context;
 mod explain;
 pub(crate) mod properties;
+mod token;
 
-pub(crate) use context::{Away, Context, give_token};
+pub(crate) use context::{Away, Context};
 pub(crate) use explain::{explain, reason, refused};
+pub(crate) use token::give as give_token;
 
 /// How the members of a consumer group agree on who has which partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +124,7 @@ fn ours() -> ClientConfig {
 }
 
 fn set_theirs(config: &mut ClientConfig, options: &Options) {
-    for (name, value) in &options.client {
+    for (name, value) in options.client.iter() {
         config.set(name, value);
     }
     config.set("bootstrap.servers", &options.brokers);

@@ -14,6 +14,7 @@ use super::commit::{Committed, Refused};
 use super::flight::{Content, Flight, Stage};
 use super::group::{Group, Partition};
 use super::inbox::{How, Order, Settle, Work, Written};
+use super::parked;
 use super::record::{Read, Record};
 use super::right::STANDSTILL;
 use super::tier::{self, Then};
@@ -92,6 +93,8 @@ pub(super) struct Consumer {
     unwritable: HashSet<String>,
     /// There is more to read.
     more: bool,
+    /// A thread follows what is parked.
+    follows_parked: bool,
 }
 
 /// What is committed together, with transactions.
@@ -131,6 +134,7 @@ impl Consumer {
             batch: Batch::default(),
             unwritable: HashSet::new(),
             more: false,
+            follows_parked: false,
         }
     }
 
@@ -144,6 +148,7 @@ impl Consumer {
         if let Some(group) = group {
             group.leave();
         }
+        self.shared.parking.close();
         self.shared.inbox.end();
         if let Some(told) = told {
             told.send(()).ok();
@@ -184,9 +189,11 @@ impl Consumer {
             self.committed(committed);
         }
         if let Some(demand) = work.demand {
-            let (unserved, _grown) = self.flight.serve(&demand);
-            for delivery in unserved {
-                self.write(delivery, Why::Unserved, None);
+            if let Some((unserved, grown)) = self.flight.serve(&demand) {
+                self.shared.parking.serve(self.flight.served().clone(), grown);
+                for delivery in unserved {
+                    self.write(delivery, Why::Unserved, None);
+                }
             }
             self.demand = Some(demand);
         }

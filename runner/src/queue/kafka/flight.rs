@@ -76,8 +76,8 @@ struct Lane {
 }
 
 /// Which types are served.
-#[derive(Debug, Default)]
-struct Served {
+#[derive(Debug, Clone, Default)]
+pub(super) struct Served {
     types: HashSet<Arc<str>>,
     others: bool,
     paused: HashSet<Arc<str>>,
@@ -173,8 +173,8 @@ impl Flight {
     }
 
     /// Which types are served from now on. Answers those deliveries that wait and are of none, and whether more are served
-    /// than before.
-    pub(super) fn serve(&mut self, demand: &Demand) -> (Vec<i64>, bool) {
+    /// than before; nothing where nothing changed.
+    pub(super) fn serve(&mut self, demand: &Demand) -> Option<(Vec<i64>, bool)> {
         let same = self.served.loading == demand.loading
             && self.served.others == demand.others.is_some()
             && self.served.types.len() == demand.types.len()
@@ -182,7 +182,7 @@ impl Flight {
             && self.served.paused.len() == demand.paused.len()
             && demand.paused.iter().all(|job_type| self.served.paused.contains(job_type));
         if same {
-            return (Vec::new(), false);
+            return None;
         }
         let before = std::mem::replace(
             &mut self.served,
@@ -194,9 +194,16 @@ impl Flight {
             },
         );
         let grown = self.served.types.iter().any(|job_type| !before.serves(job_type))
-            || self.served.others && (!before.others || before.paused.iter().any(|job_type| self.serves(job_type)));
+            || self.served.others && (!before.others || before.paused.iter().any(|job_type| self.serves(job_type)))
+            // What was read while it was not known yet what is served was passed over.
+            || before.loading && !self.served.loading;
         let unserved = self.lanes.iter().filter(|(job_type, _)| !self.serves(job_type) && !self.served.loading);
-        (unserved.flat_map(|(_, lane)| lane.waiting.iter().copied()).collect(), grown)
+        Some((unserved.flat_map(|(_, lane)| lane.waiting.iter().copied()).collect(), grown))
+    }
+
+    /// Which types are served.
+    pub(super) fn served(&self) -> &Served {
+        &self.served
     }
 
     /// Whether a job of this type may be run here, or may be in a moment.
@@ -350,7 +357,12 @@ impl Lane {
 // === impl Served ===
 
 impl Served {
-    fn serves(&self, job_type: &str) -> bool {
+    /// Whether handlers are still being loaded.
+    pub(super) fn is_loading(&self) -> bool {
+        self.loading
+    }
+
+    pub(super) fn serves(&self, job_type: &str) -> bool {
         !self.paused.contains(job_type) && (self.others || self.types.contains(job_type))
     }
 }

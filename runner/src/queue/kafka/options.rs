@@ -1,10 +1,13 @@
 //! How a Kafka queue is opened.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::client::properties;
 use crate::clock::{Clock, SystemClock};
 
 /// How a Kafka queue is opened.
@@ -18,6 +21,9 @@ pub struct Options {
     pub group: String,
     /// How its members agree on who has which partition.
     pub group_protocol: GroupProtocol,
+    /// The queue is only looked at, or its dead letters are changed: a missing job topic is an error, and others that are
+    /// missing are not created.
+    pub present_only: bool,
     /// Whether a missing job topic is created.
     pub auto_create: bool,
     /// Partitions of a topic that is created; 0: the broker's default.
@@ -27,7 +33,7 @@ pub struct Options {
     /// Configuration of a job topic that is created.
     pub topic_config: BTreeMap<String, String>,
     /// Properties of librdkafka, over ours. They may hold secrets.
-    pub client: BTreeMap<String, String>,
+    pub client: Properties,
     /// Where the token for OAUTHBEARER is, which somebody else keeps fresh.
     pub oauth_token_file: Option<PathBuf>,
     /// What a crash may repeat.
@@ -47,6 +53,10 @@ pub struct Options {
     /// The time of day.
     pub clock: Arc<dyn Clock>,
 }
+
+/// Properties of librdkafka that somebody set. Those that are secret are not shown by `Debug`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Properties(pub BTreeMap<String, String>);
 
 /// A topic of jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,11 +99,12 @@ impl Options {
             topics: vec![Topic { name: topic.into(), job_type: None }],
             group: "job_queue_consumer".to_owned(),
             group_protocol: GroupProtocol::default(),
+            present_only: false,
             auto_create: true,
             partitions: 0,
             replication: 0,
             topic_config: BTreeMap::new(),
-            client: BTreeMap::new(),
+            client: Properties::default(),
             oauth_token_file: None,
             guarantee: Guarantee::default(),
             in_flight: 16_384,
@@ -104,5 +115,42 @@ impl Options {
             state_dir: state_dir.into(),
             clock: Arc::new(SystemClock),
         }
+    }
+}
+
+// === impl Properties ===
+
+impl Properties {
+    /// Whether the value of a property must not be shown.
+    pub fn is_secret(name: &str) -> bool {
+        properties::is_secret(name)
+    }
+
+    /// The property whose value is in a file, if that is what this name says: `NAME.file`.
+    pub fn of_file(name: &str) -> Option<&str> {
+        properties::of_file(name)
+    }
+
+    /// One that only the classic group protocol has, if there is one.
+    pub fn classic_only(&self) -> Option<&'static str> {
+        properties::CLASSIC_ONLY.into_iter().find(|name| self.contains_key(*name))
+    }
+}
+
+impl Deref for Properties {
+    type Target = BTreeMap<String, String>;
+
+    fn deref(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Properties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |(name, value): (&'_ String, &'_ String)| {
+            let value = if Properties::is_secret(name) { "***" } else { value };
+            (name.clone(), value.to_owned())
+        };
+        f.debug_map().entries(self.0.iter().map(shown)).finish()
     }
 }

@@ -50,7 +50,7 @@ pub(crate) struct Names {
 }
 
 /// The longest name of a job topic: ours must be names too, of 249 characters at most.
-pub(crate) const NAME_LEN_MAX: usize = 249 - ".retry.10m".len();
+const NAME_LEN_MAX: usize = 249 - ".retry.10m".len();
 
 /// How much larger than the job that it is about a record of ours can be: what our header says of it.
 const OVERHEAD_BYTES: u64 = 256 << 10;
@@ -83,7 +83,9 @@ pub(crate) fn ensure(options: &Options) -> Result<Topics, QueueError> {
     for topic in &options.topics {
         let names = Names::new(&topic.name);
         let partitions = asker.ensure_jobs(&names)?;
-        asker.ensure_ours(&names, partitions)?;
+        if !options.present_only {
+            asker.ensure_ours(&names, partitions)?;
+        }
         jobs.push(JobTopic { names, job_type: topic.job_type.clone(), partitions });
     }
     Ok(Topics { jobs, protocol: asker.protocol() })
@@ -136,6 +138,20 @@ impl Names {
         }
     }
 
+    /// What is wrong with the name of a job topic, in a fragment that fits behind a key.
+    pub(crate) fn fault(jobs: &str) -> Option<String> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if jobs.is_empty() || jobs.len() > NAME_LEN_MAX || !jobs.chars().all(legal) {
+            return Some(format!("`{jobs}` is no topic name: up to {NAME_LEN_MAX} letters, digits, `.`, `_` and `-`"));
+        }
+        matches!(jobs, "." | "..").then(|| format!("`{jobs}` is no topic name"))
+    }
+
+    /// Whether one of ours is called so.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.ours().any(|ours| ours == name)
+    }
+
     /// Those that are consumed by the group: the jobs, and what waits for its time.
     pub(crate) fn worked(&self) -> impl Iterator<Item = &str> {
         std::iter::once(&self.jobs).chain(&self.tiers).map(String::as_str)
@@ -169,6 +185,10 @@ impl<'a> Asker<'a> {
         let name = names.jobs.as_str();
         if let Some(partitions) = self.partitions(name)? {
             return Ok(partitions);
+        }
+        if self.options.present_only {
+            let hint = "name it in `queue.url`; `sandhog enqueue` and `sandhog run` make one";
+            return Err(QueueError::lasting(format!("there is no topic `{name}`")).with_hint(hint));
         }
         if !self.options.auto_create {
             let message = format!("topic `{name}` does not exist, and `queue.kafka.auto_create` is false");
@@ -233,7 +253,7 @@ impl<'a> Asker<'a> {
             if let Some((RDKafkaErrorCode::Authentication, _)) = failure {
                 return Err(self.unreachable(failure));
             }
-            let explained = explain(&error, "find topic", name);
+            let explained = explain(&error, "cannot find topic", name);
             if !explained.transient {
                 return Err(explained);
             }
@@ -274,7 +294,7 @@ impl<'a> Asker<'a> {
         let names = missing.iter().map(|topic| topic.name).collect::<Vec<_>>().join("`, `");
         let results = self
             .wait(admin.create_topics(&topics, &self.admin_options()))
-            .map_err(|e| explain(&e, "create topics", &names))?;
+            .map_err(|e| explain(&e, "cannot create topics", &names))?;
         for result in results {
             match result {
                 Ok(name) => tracing::info!(kafka.topic = %name, "topic `{name}` created"),
@@ -286,9 +306,9 @@ impl<'a> Asker<'a> {
                 Err((name, code @ RDKafkaErrorCode::InvalidReplicationFactor)) => {
                     let hint =
                         "set `queue.kafka.replication` to at most the number of brokers, or to 0 for their default";
-                    return Err(explain(&KafkaError::AdminOp(code), "create topic", &name).with_hint(hint));
+                    return Err(explain(&KafkaError::AdminOp(code), "cannot create topic", &name).with_hint(hint));
                 }
-                Err((name, code)) => return Err(explain(&KafkaError::AdminOp(code), "create topic", &name)),
+                Err((name, code)) => return Err(explain(&KafkaError::AdminOp(code), "cannot create topic", &name)),
             }
         }
         Ok(())
@@ -300,13 +320,15 @@ impl<'a> Asker<'a> {
         let admin = self.admin()?;
         let results = self
             .wait(admin.create_partitions([&more], &self.admin_options()))
-            .map_err(|e| explain(&e, "add partitions to topic", name))?;
+            .map_err(|e| explain(&e, "cannot add partitions to topic", name))?;
         for result in results {
             match result {
                 Ok(name) => tracing::info!(kafka.topic = %name, "topic `{name}` has {partitions} partitions now"),
                 // Another runner was quicker.
                 Err((_, RDKafkaErrorCode::InvalidPartitions)) => {}
-                Err((name, code)) => return Err(explain(&KafkaError::AdminOp(code), "add partitions to topic", &name)),
+                Err((name, code)) => {
+                    return Err(explain(&KafkaError::AdminOp(code), "cannot add partitions to topic", &name));
+                }
             }
         }
         Ok(())
@@ -319,7 +341,7 @@ impl<'a> Asker<'a> {
             [jobs].iter().chain(ours).map(|name| ResourceSpecifier::Topic(name)).collect();
         let results = self
             .wait(admin.describe_configs(&topics, &self.admin_options()))
-            .map_err(|e| explain(&e, "read the configuration of topic", jobs))?;
+            .map_err(|e| explain(&e, "cannot read the configuration of topic", jobs))?;
         let mut configs = BTreeMap::new();
         for (name, result) in [jobs].iter().chain(ours).zip(results) {
             match result {
@@ -365,7 +387,7 @@ impl<'a> Asker<'a> {
     /// No broker answers, for the reason that a connection gave.
     fn unreachable(&self, failure: Option<(RDKafkaErrorCode, String)>) -> QueueError {
         let (code, why) = failure.unwrap_or((RDKafkaErrorCode::OperationTimedOut, String::new()));
-        let mut error = explain(&KafkaError::Global(code), "connect to Kafka at", &self.options.brokers);
+        let mut error = explain(&KafkaError::Global(code), "cannot connect to Kafka at", &self.options.brokers);
         if !why.is_empty() {
             error.message = format!("cannot connect to Kafka at `{}`: {why}", self.options.brokers);
         }
@@ -373,7 +395,7 @@ impl<'a> Asker<'a> {
     }
 
     fn protocol(&self) -> Protocol {
-        let classic = client::properties::CLASSIC_ONLY.iter().any(|name| self.options.client.contains_key(*name));
+        let classic = self.options.client.classic_only().is_some();
         match self.options.group_protocol {
             GroupProtocol::Consumer => Protocol::Consumer,
             GroupProtocol::Auto if !classic && self.has_heartbeat() => Protocol::Consumer,

@@ -3,22 +3,19 @@
 //! librdkafka says of each connection of each client, again and again, that it failed. People are told once, when no broker
 //! answers at all, and once when one does again: what a client says only makes a thread of ours ask.
 
-use std::ffi::{CString, c_char};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use rdkafka::admin::AdminClient;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::{Options, reader, reason};
+use super::{Options, reader, reason, token};
 use crate::clock::{Clock, UnixMs};
-use crate::queue::QueueError;
 
 /// Under which name librdkafka's own lines are in the log.
 pub(super) const LOG_TARGET: &str = "sandhog::queue::kafka::librdkafka";
@@ -57,9 +54,6 @@ struct State {
     away: Option<Away>,
 }
 
-/// A token is read again before this is over, since whoever writes the file replaces it before its end.
-const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
-
 /// How long an answer may take before the broker is taken to be away.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -90,6 +84,11 @@ impl Context {
     /// Whether no broker can be reached now.
     pub(crate) fn away(&self) -> Option<Away> {
         self.state().away.clone()
+    }
+
+    /// The file with the token for OAUTHBEARER.
+    pub(super) fn token_file(&self) -> Option<&Path> {
+        self.0.token_file.as_deref()
     }
 
     /// Why a connection failed last.
@@ -160,44 +159,6 @@ fn wait_for_broker(queue: &Weak<Shared>, config: &ClientConfig, ask: Context) {
     }
 }
 
-/// Gives a client of the admin API its token for OAUTHBEARER, which it never asks its context for.
-///
-/// # Errors
-///
-/// The token cannot be read, or is none.
-pub(crate) fn give_token(admin: &AdminClient<Context>) -> Result<(), QueueError> {
-    let context = admin.inner().context();
-    if context.0.token_file.is_none() {
-        return Ok(());
-    }
-    let refused = |why: &dyn fmt::Display| QueueError::lasting(format!("cannot authenticate by OAUTHBEARER: {why}"));
-    let token = context.generate_oauth_token(None).map_err(|e| refused(&e))?;
-    let no_text = |_| refused(&"the token has a zero byte");
-    let value = CString::new(token.token).map_err(no_text)?;
-    let principal = CString::new(token.principal_name).map_err(no_text)?;
-    let mut why = [0 as c_char; 512];
-    #[expect(unsafe_code, reason = "the client library hands tokens only to clients that ask; see SAFETY")]
-    // SAFETY: the client lives as long as `admin`; the strings end with a zero and are copied; no extensions, of which there
-    // are 0; and `why` is as long as is said, and ends with a zero when anything is written to it.
-    let code = unsafe {
-        rdkafka::bindings::rd_kafka_oauthbearer_set_token(
-            admin.inner().native_ptr(),
-            value.as_ptr(),
-            token.lifetime_ms,
-            principal.as_ptr(),
-            std::ptr::null_mut(),
-            0,
-            why.as_mut_ptr(),
-            why.len(),
-        )
-    };
-    if RDKafkaErrorCode::from(code) == RDKafkaErrorCode::NoError {
-        return Ok(());
-    }
-    let text: Vec<u8> = why.iter().map(|byte| byte.to_ne_bytes()[0]).take_while(|byte| *byte != 0).collect();
-    Err(refused(&String::from_utf8_lossy(&text)))
-}
-
 impl Context {
     fn note_away(&self, reason: String) {
         let since = self.0.clock.now();
@@ -254,15 +215,7 @@ impl ClientContext for Context {
     }
 
     fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        let file = self.0.token_file.as_ref().ok_or("`queue.kafka.oauth_token_file` is not set")?;
-        let token =
-            std::fs::read_to_string(file).map_err(|e| format!("cannot read the token in `{}`: {e}", file.display()))?;
-        let ends = SystemTime::now().duration_since(UNIX_EPOCH)? + TOKEN_LIFETIME;
-        Ok(OAuthToken {
-            token: token.trim().to_owned(),
-            principal_name: "sandhog".to_owned(),
-            lifetime_ms: i64::try_from(ends.as_millis())?,
-        })
+        token::read(self.token_file())
     }
 }
 

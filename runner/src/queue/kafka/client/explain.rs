@@ -5,10 +5,10 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use crate::queue::QueueError;
 
-/// The error of something that was to be done (`what`, as in "write to topic") to a topic, a group or a broker (`name`).
+/// The error of what could not be done (`what`, as in "cannot write to topic") to a topic, a group or a broker (`name`).
 pub(crate) fn explain(error: &KafkaError, what: &str, name: &str) -> QueueError {
     use RDKafkaErrorCode as Code;
-    let (message, code) = (format!("cannot {what} `{name}`: {}", reason(error)), code(error));
+    let (message, code) = (format!("{what} `{name}`: {}", reason(error)), code(error));
     let hint = match code {
         Some(Code::TopicAuthorizationFailed) => Some(
             "allow this user to read, write, describe and create the topic, and the topics that begin with its name and a dot",

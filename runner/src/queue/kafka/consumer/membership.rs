@@ -23,7 +23,10 @@ impl Consumer {
         }
         self.join_at = Instant::now() + AGAIN;
         match Group::join(&self.shared.options, &self.shared.topics, &self.shared.context, &self.shared.inbox) {
-            Ok(group) => self.group = Some(group),
+            Ok(group) => {
+                self.group = Some(group);
+                self.follow_parked();
+            }
             Err(error) => {
                 self.shared.inbox.lock().failure = Some(error);
                 self.shared.inbox.changed.notify_waiters();
@@ -71,6 +74,7 @@ impl Consumer {
                 for tenure in before + 1..=self.tenures {
                     self.shared.right.gain(tenure);
                 }
+                self.say_tiers();
             }
             Some((false, list)) => {
                 let tenures = group.tenures(&list);
@@ -121,9 +125,31 @@ impl Consumer {
         for tenure in &leaving.tenures {
             group.partitions.remove(tenure);
         }
-        if let Err(error) = group.unassign(&leaving.list) {
+        let unassigned = group.unassign(&leaving.list);
+        self.say_tiers();
+        if let Err(error) = unassigned {
             self.join_anew(&error);
         }
+    }
+
+    /// Starts to follow what is parked, once.
+    fn follow_parked(&mut self) {
+        if std::mem::replace(&mut self.follows_parked, true) {
+            return;
+        }
+        if let Err(error) = parked::start(&self.shared) {
+            tracing::warn!("{error}: jobs that are parked stay so");
+        }
+    }
+
+    /// Says where parked jobs can go to be run here.
+    fn say_tiers(&self) {
+        let Some(group) = &self.group else { return };
+        let shortest = |partition: &Partition| match partition.role {
+            Role::Tier(topic, 0) => Some((topic, partition.number)),
+            _ => None,
+        };
+        self.shared.parking.hold(group.partitions.values().filter_map(shortest).collect());
     }
 
     /// The thread stood still for long: others may have its partitions. Nothing is started until that is known.
