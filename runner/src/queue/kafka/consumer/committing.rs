@@ -39,9 +39,10 @@ impl Consumer {
             if let Some(partition) = partition {
                 partition.offsets.not_done(held.offset);
             }
-            match refused.writes.iter().find(|(refused, _)| *refused == delivery) {
-                Some((_, error)) => self.written(Written { delivery, result: Err(error.clone()) }),
-                None => self.batch.writes.push_back(delivery),
+            if refused.delivery == Some(delivery) {
+                self.written(Written { delivery, result: Err(refused.error.clone()) });
+            } else {
+                self.batch.writes.push_back(delivery);
             }
         }
     }
