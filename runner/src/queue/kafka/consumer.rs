@@ -20,7 +20,7 @@ use super::right::STANDSTILL;
 use super::tier::{self, Then};
 use super::topics::Role;
 use super::write::{Sent, Why, Write, Writing, is_full};
-use super::{Guarantee, Shared, client};
+use super::{GroupProtocol, Guarantee, Shared, client};
 use crate::clock::UnixMs;
 use crate::outcome::Disposition;
 use crate::queue::Demand;
@@ -77,6 +77,8 @@ pub(super) struct Consumer {
     group: Option<Group>,
     /// No membership is tried before.
     join_at: Instant,
+    /// How it is joined.
+    protocol: client::Protocol,
     flight: Flight,
     tenures: i64,
     demand: Option<Demand>,
@@ -119,6 +121,7 @@ struct Leaving {
 impl Consumer {
     pub(super) fn new(shared: Arc<Shared>) -> Consumer {
         Consumer {
+            protocol: shared.topics.protocol,
             shared,
             group: None,
             join_at: Instant::now(),
