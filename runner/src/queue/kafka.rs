@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rdkafka::error::KafkaError;
 use rdkafka::producer::Producer as _;
 use tokio::sync::oneshot;
 
@@ -69,6 +70,21 @@ struct Shared {
 
 /// Takes the demand back when nobody waits any more, so that nothing is handed out for nobody.
 struct Waiting<'a>(&'a Inbox);
+
+// === impl Shared ===
+
+impl Shared {
+    /// Hears of an error that the library goes on after by itself, unless somebody has to give a permission: whoever receives
+    /// is told then.
+    fn hear(&self, error: &KafkaError, what: &str, name: &str) {
+        if client::is_refusal(error) {
+            self.inbox.lock().failure = Some(client::explain(error, what, name));
+            self.inbox.changed.notify_waiters();
+        } else {
+            tracing::debug!("{what} `{name}`: {error}");
+        }
+    }
+}
 
 // === impl KafkaQueue ===
 

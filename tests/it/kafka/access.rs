@@ -174,6 +174,18 @@ fn broker_that_has_the_newer_group_protocol_is_known() {
 }
 
 #[test]
+fn broker_without_the_newer_group_protocol_is_worked_with_the_classic_one() {
+    // It says that it has it, and refuses it.
+    let Some(broker) = Broker::own(1, "group.coordinator.rebalance.protocols=classic") else { return };
+    let topic = broker.topic(1);
+    topic.send([r#"{"job_type":"echo","do":"complete"}"#]);
+    let mut runner = topic.runner("").handler("echo", "obedient").start();
+    eventually!(topic.left() == 0);
+    assert_eq!(runner.says("the runner goes on with the classic one"), 1);
+    assert!(runner.stop().success());
+}
+
+#[test]
 fn broker_that_is_away_is_waited_for_and_that_is_said_once() {
     let Some(broker) = Broker::own(1, "") else { return };
     let topic = broker.topic(1);

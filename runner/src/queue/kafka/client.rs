@@ -11,7 +11,7 @@ pub(crate) mod properties;
 mod token;
 
 pub(crate) use context::Context;
-pub(crate) use explain::{explain, reason, refused};
+pub(crate) use explain::{explain, is_refusal, is_unsupported, reason, refused};
 pub(crate) use token::give as give_token;
 
 /// How the members of a consumer group agree on who has which partition.

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use rdkafka::TopicPartitionList;
 use tokio::sync::oneshot;
 
-use super::Shared;
 use super::flight::{Flight, Stage};
 use super::group::Group;
 use super::inbox::{Order, Work};
 use super::right::STANDSTILL;
 use super::write::Why;
+use super::{Shared, client};
 use crate::clock::UnixMs;
 use crate::queue::Demand;
 use crate::queue::told::Told;
@@ -36,6 +36,8 @@ pub(super) struct Consumer {
     group: Option<Group>,
     /// No membership is tried before.
     join_at: Instant,
+    /// How it is joined.
+    protocol: client::Protocol,
     flight: Flight,
     tenures: i64,
     demand: Option<Demand>,
@@ -78,6 +80,7 @@ struct Leaving {
 impl Consumer {
     pub(super) fn new(shared: Arc<Shared>) -> Consumer {
         Consumer {
+            protocol: shared.topics.protocol,
             shared,
             group: None,
             join_at: Instant::now(),

@@ -94,6 +94,7 @@ impl Group {
     pub(super) fn join(
         options: &Options,
         topics: &Topics,
+        protocol: client::Protocol,
         context: &client::Context,
         inbox: &Arc<Inbox>,
     ) -> Result<Group, QueueError> {
@@ -106,7 +107,7 @@ impl Group {
         };
         let refused = |e: &KafkaError| client::explain(e, "cannot join the consumer group", &options.group);
         let mut consumer: GroupConsumer =
-            client::consumer(options, topics.protocol).create_with_context(member).map_err(|e| refused(&e))?;
+            client::consumer(options, protocol).create_with_context(member).map_err(|e| refused(&e))?;
         let wake = Arc::clone(inbox);
         consumer.set_nonempty_callback(move || wake.wake());
         let names: Vec<&str> = topics.jobs.iter().flat_map(|topic| topic.names.worked()).collect();
@@ -129,6 +130,7 @@ impl Group {
             match self.consumer.poll(Duration::ZERO) {
                 None => break,
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Some(error),
+                Some(Err(error)) if client::is_refusal(&error) => return Some(error),
                 // Topics that are not there yet, brokers that are away: the library tries again by itself.
                 Some(Err(error)) => tracing::debug!("consumer: {error}"),
                 // All partitions have queues of their own. What came by another way would be out of its order.

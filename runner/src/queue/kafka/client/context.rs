@@ -15,7 +15,6 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::{Options, reader, reason, token};
-use crate::clock::{Clock, UnixMs};
 
 /// Under which name librdkafka's own lines are in the log.
 pub(super) const LOG_TARGET: &str = "sandhog::queue::kafka::librdkafka";
@@ -24,20 +23,10 @@ pub(super) const LOG_TARGET: &str = "sandhog::queue::kafka::librdkafka";
 #[derive(Clone)]
 pub(crate) struct Context(Arc<Shared>);
 
-/// No broker can be reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Away {
-    /// Since when.
-    pub since: UnixMs,
-    /// Why, as far as a client can tell.
-    pub reason: String,
-}
-
 struct Shared {
     brokers: String,
     topic: String,
     token_file: Option<PathBuf>,
-    clock: Arc<dyn Clock>,
     /// What to ask with whether a broker is there; none: nobody asks.
     asks_with: Option<ClientConfig>,
     state: Mutex<State>,
@@ -53,7 +42,8 @@ struct State {
     watched: bool,
     /// When a broker answered it last.
     answered_at: Option<Instant>,
-    away: Option<Away>,
+    /// None answers, and people know.
+    away: bool,
 }
 
 /// A client that says at once again that it reaches no broker, when one just answered, is not right.
@@ -83,15 +73,9 @@ impl Context {
             brokers: options.brokers.clone(),
             topic: options.topics.first().map(|topic| topic.name.clone()).unwrap_or_default(),
             token_file: options.oauth_token_file.clone(),
-            clock: Arc::clone(&options.clock),
             asks_with,
             state: Mutex::default(),
         }))
-    }
-
-    /// Whether no broker can be reached now.
-    pub(crate) fn away(&self) -> Option<Away> {
-        self.state().away.clone()
     }
 
     /// The file with the token for OAUTHBEARER.
@@ -135,7 +119,6 @@ impl Context {
             brokers: shared.brokers.clone(),
             topic: shared.topic.clone(),
             token_file: shared.token_file.clone(),
-            clock: Arc::clone(&shared.clock),
             asks_with: None,
             state: Mutex::default(),
         }))
@@ -161,7 +144,7 @@ fn wait_for_broker(queue: &Weak<Shared>, config: &ClientConfig, ask: Context) {
             return;
         };
         let failure = client.context().failure().or_else(|| queue.failure());
-        queue.note_away(failure.map_or_else(|| reason(&error), |(_, text)| text));
+        queue.note_away(&failure.map_or_else(|| reason(&error), |(_, text)| text));
         drop(queue);
         // Hears why connections fail. It has no group, so that no record comes.
         let until = Instant::now() + HEAR_FOR;
@@ -172,14 +155,8 @@ fn wait_for_broker(queue: &Weak<Shared>, config: &ClientConfig, ask: Context) {
 }
 
 impl Context {
-    fn note_away(&self, reason: String) {
-        let since = self.0.clock.now();
-        let mut state = self.state();
-        let known = state.away.is_some();
-        let since = state.away.take().map_or(since, |away| away.since);
-        state.away = Some(Away { since, reason: reason.clone() });
-        drop(state);
-        if !known {
+    fn note_away(&self, reason: &str) {
+        if !std::mem::replace(&mut self.state().away, true) {
             let brokers = &self.0.brokers;
             tracing::warn!(kafka.brokers = %brokers, "no Kafka broker of `{brokers}` can be reached, and is waited for: {reason}");
         }
@@ -190,9 +167,9 @@ impl Context {
         state.watched = false;
         state.answered_at = Some(Instant::now());
         state.failure = None;
-        let away = state.away.take();
+        let was_away = std::mem::take(&mut state.away);
         drop(state);
-        if away.is_some() {
+        if was_away {
             let (brokers, seconds) = (&self.0.brokers, after.as_secs());
             tracing::info!(kafka.brokers = %brokers, "Kafka at `{brokers}` is reached again, after {seconds} s");
         }
@@ -236,7 +213,10 @@ impl ConsumerContext for Context {}
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context").field("brokers", &self.0.brokers).field("away", &self.away()).finish_non_exhaustive()
+        f.debug_struct("Context")
+            .field("brokers", &self.0.brokers)
+            .field("away", &self.state().away)
+            .finish_non_exhaustive()
     }
 }
 

@@ -53,6 +53,17 @@ pub(crate) fn refused(error: &KafkaError) -> QueueError {
     QueueError::lasting(format!("librdkafka does not take the properties in `queue.kafka.client`: {why}"))
 }
 
+/// Whether somebody has to give a permission: the library goes on trying, and says nothing else.
+pub(crate) fn is_refusal(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(code(error), Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed))
+}
+
+/// Whether the broker does not speak the protocol that was asked for.
+pub(crate) fn is_unsupported(error: &KafkaError) -> bool {
+    matches!(code(error), Some(RDKafkaErrorCode::UnsupportedVersion | RDKafkaErrorCode::UnsupportedFeature))
+}
+
 /// Why, in a fragment.
 pub(crate) fn reason(error: &KafkaError) -> String {
     use RDKafkaErrorCode as Code;

@@ -58,7 +58,7 @@ impl Consumer {
                         partition.dirty |= to_write.is_none();
                         written.extend(to_write.flatten());
                     }
-                    Some(Err(error)) => tracing::debug!("consumer: {error}"),
+                    Some(Err(error)) => shared.hear(&error, "cannot read topic", &partition.topic),
                     None => break,
                 }
                 quantum -= 1;

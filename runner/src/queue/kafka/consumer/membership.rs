@@ -7,8 +7,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::{Consumer, LAST_COMMIT, Leaving};
 use crate::queue::kafka::flight::Stage;
 use crate::queue::kafka::group::{Group, Partition};
-use crate::queue::kafka::parked;
 use crate::queue::kafka::topics::Role;
+use crate::queue::kafka::{GroupProtocol, Shared, client, parked};
 
 /// How long what runs may run on when its partition is asked for.
 const GIVE_UP: Duration = Duration::from_secs(30);
@@ -26,7 +26,7 @@ impl Consumer {
             return self.join();
         }
         if let Some(error) = self.group.as_ref().and_then(Group::poll) {
-            return self.join_anew(&error);
+            return self.end_membership(&error);
         }
         match self.leaving.take() {
             Some(leaving) => self.give_up(leaving),
@@ -39,7 +39,8 @@ impl Consumer {
             return;
         }
         self.join_at = Instant::now() + AGAIN;
-        match Group::join(&self.shared.options, &self.shared.topics, &self.shared.context, &self.shared.inbox) {
+        let Shared { options, topics, context, inbox, .. } = &*self.shared;
+        match Group::join(options, topics, self.protocol, context, inbox) {
             Ok(group) => {
                 self.group = Some(group);
                 self.follow_parked();
@@ -49,6 +50,26 @@ impl Consumer {
                 self.shared.inbox.changed.notify_waiters();
             }
         }
+    }
+
+    fn end_membership(&mut self, error: &KafkaError) {
+        if client::is_refusal(error) {
+            let group = self.shared.options.group.clone();
+            self.shared.hear(error, "cannot take jobs with the consumer group", &group);
+        }
+        let may_choose = self.shared.options.group_protocol == GroupProtocol::Auto;
+        if client::is_unsupported(error) && may_choose && self.protocol == client::Protocol::Consumer {
+            // It has the newer protocol, and was told not to use it, which only shows now.
+            tracing::info!(
+                "the broker does not take the newer group protocol: the runner goes on with the classic one"
+            );
+            self.protocol = client::Protocol::Classic;
+            if let Some(group) = self.group.take() {
+                self.leave(group);
+            }
+            return;
+        }
+        self.join_anew(error);
     }
 
     /// This membership is over: all that was held is somebody else's.
@@ -66,6 +87,10 @@ impl Consumer {
         self.leaving = None;
         self.verifying = false;
         self.join_at = Instant::now() + AGAIN;
+        self.leave(group);
+    }
+
+    fn leave(&self, group: Group) {
         let left = std::thread::Builder::new().name("queue-leaver".to_owned()).spawn(move || group.leave());
         if let Err(error) = left {
             tracing::warn!("cannot start the thread that leaves the consumer group: {error}");
