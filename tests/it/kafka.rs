@@ -4,6 +4,7 @@ pub(crate) use self::broker::Broker;
 pub(crate) use self::record::{Place, Producer, Received, Record};
 pub(crate) use self::topic::{Committed, TIERS, Topic};
 
+mod access;
 mod account;
 mod broker;
 mod contract;

@@ -100,6 +100,14 @@ impl KafkaQueue {
         Ok(Arc::new(KafkaQueue { shared }))
     }
 
+    /// How the members of the group agree on who has which partition: never `Auto`.
+    pub fn group_protocol(&self) -> GroupProtocol {
+        match self.shared.topics.protocol {
+            client::Protocol::Consumer => GroupProtocol::Consumer,
+            client::Protocol::Classic => GroupProtocol::Classic,
+        }
+    }
+
     async fn receive_some(&self, demand: &Demand) -> Result<Vec<Delivery>, QueueError> {
         let inbox = &*self.shared.inbox;
         let _waiting = Waiting(inbox);

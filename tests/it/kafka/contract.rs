@@ -3,27 +3,36 @@
 use std::sync::{Arc, Mutex};
 
 use sandhog::queue::Queue;
-use sandhog::queue::kafka::{KafkaQueue, Options};
+use sandhog::queue::kafka::{Guarantee, KafkaQueue, Options};
 use tempfile::TempDir;
 
 use super::{Broker, Topic};
 use crate::queue_contract::exercise;
 
-/// A queue on the topic, which it makes if it is not there.
-fn open(topic: &Topic, dir: &TempDir) -> Arc<dyn Queue> {
-    let options = Options::new(topic.address.clone(), topic.name.clone(), dir.path());
-    KafkaQueue::open(Options { group: topic.group.clone(), ..options }).unwrap()
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_keeps_the_contract_of_queues() {
+    keep_the_contract(Guarantee::AtLeastOnce).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kafka_keeps_the_contract_of_queues() {
+async fn kafka_with_transactions_keeps_the_contract_of_queues() {
+    keep_the_contract(Guarantee::ExactlyOnceInKafka).await;
+}
+
+async fn keep_the_contract(guarantee: Guarantee) {
     let Some(broker) = Broker::shared() else { return };
     let dirs = Mutex::new(Vec::new());
     exercise(async || {
         let dir = TempDir::new().unwrap();
-        let queue = tokio::task::block_in_place(|| open(&broker.unmade_topic(), &dir));
+        let queue = tokio::task::block_in_place(|| open(&broker.unmade_topic(), &dir, guarantee));
         dirs.lock().unwrap().push(dir);
         queue
     })
     .await;
+}
+
+/// A queue on the topic, which it makes if it is not there.
+fn open(topic: &Topic, dir: &TempDir, guarantee: Guarantee) -> Arc<dyn Queue> {
+    let options = Options::new(topic.address.clone(), topic.name.clone(), dir.path());
+    KafkaQueue::open(Options { group: topic.group.clone(), guarantee, ..options }).unwrap()
 }

@@ -9,6 +9,9 @@ use super::{Broker, Record};
 use crate::eventually;
 use crate::support::message;
 
+/// A node that was killed may come back when its session is over: by default in nine seconds.
+const SOON_BACK: &str = "broker.session.timeout.ms=2000";
+
 /// How many warnings and errors of the runner there are, for what is to be said once.
 fn warnings(fleet: &Fleet, member: usize) -> Vec<String> {
     let log = fleet.members[member].log();
@@ -19,7 +22,7 @@ fn warnings(fleet: &Fleet, member: usize) -> Vec<String> {
 
 #[test]
 fn only_broker_killed_for_twenty_seconds_loses_no_job_and_is_said_once() {
-    let Some(broker) = Broker::own(1, "") else { return };
+    let Some(broker) = Broker::own(1, SOON_BACK) else { return };
     let mut fleet = Fleet::new(broker.topic(4), 2, "");
     fleet.start_working();
     fleet.enqueue(3_000, 5);
@@ -40,7 +43,7 @@ fn only_broker_killed_for_twenty_seconds_loses_no_job_and_is_said_once() {
 
 #[test]
 fn one_broker_of_three_killed_after_the_other_loses_no_job() {
-    let Some(broker) = Broker::own(3, "") else { return };
+    let Some(broker) = Broker::own(3, SOON_BACK) else { return };
     let mut fleet = Fleet::new(broker.topic(6), 2, "");
     fleet.start_working();
     fleet.enqueue(2_000, 5);
@@ -58,7 +61,7 @@ fn one_broker_of_three_killed_after_the_other_loses_no_job() {
 
 #[test]
 fn broker_whose_disk_is_full_loses_no_job() {
-    let Some(broker) = Broker::own(1, "") else { return };
+    let Some(broker) = Broker::own(1, SOON_BACK) else { return };
     let mut fleet = Fleet::new(broker.topic(2), 1, "");
     fleet.start_working();
     fleet.enqueue(2_000, 5);

@@ -10,7 +10,7 @@ mod explain;
 pub(crate) mod properties;
 mod token;
 
-pub(crate) use context::{Away, Context};
+pub(crate) use context::Context;
 pub(crate) use explain::{explain, reason, refused};
 pub(crate) use token::give as give_token;
 

@@ -6,64 +6,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message};
 use tokio::sync::oneshot;
 
-use super::commit::{Committed, Refused};
-use super::flight::{Content, Flight, Stage};
-use super::group::{Group, Partition};
-use super::inbox::{How, Order, Settle, Work, Written};
-use super::parked;
-use super::record::{Read, Record};
+use super::Shared;
+use super::flight::{Flight, Stage};
+use super::group::Group;
+use super::inbox::{Order, Work};
 use super::right::STANDSTILL;
-use super::tier::{self, Then};
-use super::topics::Role;
-use super::write::{Sent, Why, Write, Writing, is_full};
-use super::{Guarantee, Shared, client};
+use super::write::Why;
 use crate::clock::UnixMs;
-use crate::outcome::Disposition;
 use crate::queue::Demand;
 use crate::queue::told::Told;
 
 /// How long the thread waits for something to do.
 const TICK: Duration = Duration::from_millis(50);
 
-/// The most records that are taken in before other things have their turn.
-const TAKEN_MAX: usize = 2_048;
-
-/// The most of one partition at a time: the next one has its turn.
-const QUANTUM: usize = 64;
-
-/// The most that is in flight of a partition of jobs. What of it is done must fit beside its mark.
-const WINDOW_MAX: usize = 4_096;
-
-/// The least, so that each partition gets on.
-const WINDOW_MIN: usize = 16;
-
-/// The same of a tier's partition: its records wait in hand.
-const TIER_WINDOW: usize = 1_024;
-
-/// The most records in one transaction.
-const TRANSACTION_MAX: usize = 1_000;
-
-/// How long what crowds a partition waits elsewhere.
-const CROWDED: Duration = Duration::from_secs(10);
-
-/// How long what runs may run on when its partition is asked for.
-const GIVE_UP: Duration = Duration::from_secs(30);
-
-/// How long a delivery that was found to be held may take until it is noted as started.
-const STARTING: Duration = Duration::from_millis(30);
-
 /// How long the last commit may take.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
-
-/// How long a thing that failed is left alone.
-const AGAIN: Duration = Duration::from_secs(1);
-
-/// The longest time between tries to write.
-const WRITE_AGAIN_MAX: Duration = Duration::from_secs(10);
 
 mod committing;
 mod intake;

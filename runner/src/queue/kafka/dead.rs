@@ -9,7 +9,8 @@ use super::client::explain;
 use super::found::{Found, Place};
 use super::scan::Scan;
 use super::topics::Names;
-use super::transaction::{Transactions, Undone, Write, is_too_large};
+use super::transaction::{self, Transactions, Undone, is_too_large};
+use super::write::Write;
 use super::{Options, Topic, record};
 use crate::queue::{Filter, Listed, QueueError, REQUEUES_MAX, State, say_passed_over};
 
@@ -147,7 +148,8 @@ impl<'a> Change<'a> {
         };
         if !dry_run {
             let id = format!("{}.{}", options.group, change.names.dead);
-            change.transactions = Some(Transactions::open(options, &id).map_err(|undone| change.explain(undone))?);
+            change.transactions =
+                Some(Transactions::open(options, &id, transaction::PATIENCE).map_err(|undone| change.explain(undone))?);
         }
         Ok(change)
     }
@@ -171,7 +173,7 @@ impl<'a> Change<'a> {
 
     fn commit(&mut self) -> Result<(), QueueError> {
         let committed = match &self.transactions {
-            Some(transactions) if !self.batch.is_empty() => transactions.commit(&self.batch),
+            Some(transactions) if !self.batch.is_empty() => transactions.commit(&self.batch.iter().collect::<Vec<_>>()),
             _ => Ok(()),
         };
         match committed {
@@ -189,7 +191,7 @@ impl<'a> Change<'a> {
     fn commit_singly(&mut self) -> Result<(), QueueError> {
         let transactions = self.transactions.as_ref().expect("something was refused");
         for writes in self.batch.chunks(self.act.records()) {
-            transactions.commit(writes).map_err(|undone| self.explain(undone))?;
+            transactions.commit(&writes.iter().collect::<Vec<_>>()).map_err(|undone| self.explain(undone))?;
             self.done.push(self.pending.remove(0));
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Enqueueing: records of the first job topic, or of its tiers where they are for later.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
@@ -19,13 +19,15 @@ use crate::job;
 use crate::outcome::{Failure, Kind};
 use crate::queue::{Enqueued, NewJob, QueueError};
 
-/// How long the library is given to make room.
-const FULL: Duration = Duration::from_millis(5);
+/// How long the library is given to make room, if nothing of ours makes some.
+const FULL: Duration = Duration::from_millis(50);
 
 /// Jobs that are enqueued together, and what became of them so far.
 #[derive(Debug)]
 pub(super) struct Batch {
     state: Mutex<State>,
+    /// One more is answered.
+    one: Condvar,
 }
 
 #[derive(Debug)]
@@ -58,7 +60,7 @@ pub(super) fn send(
     let answers = vec![None; jobs.len()];
     // One more than there are: nothing is answered before all are sent.
     let state = State { answers, left: jobs.len() + 1, failure: None, reply: Some(reply) };
-    let batch = Arc::new(Batch { state: Mutex::new(state) });
+    let batch = Arc::new(Batch { state: Mutex::new(state), one: Condvar::new() });
     for (at, job) in jobs.into_iter().enumerate() {
         let new = New::of(job, names, now);
         if let Some(id) = &new.id {
@@ -77,7 +79,7 @@ pub(super) fn send(
                 Ok(()) => break,
                 Err((error, record)) if is_full(&error) => {
                     sent = record.delivery_opaque;
-                    std::thread::sleep(FULL);
+                    batch.wait_for_room();
                 }
                 Err((error, _)) => {
                     batch.failed(explain(&error, "cannot enqueue", &new.topic));
@@ -106,6 +108,12 @@ impl Batch {
         }
     }
 
+    /// Waits until one of these is answered, which makes room for another.
+    fn wait_for_room(&self) {
+        let state = self.state.lock().expect("nobody panics while holding a batch");
+        drop(self.one.wait_timeout(state, FULL).expect("nobody panics while holding a batch"));
+    }
+
     fn name(&self, at: usize, id: &str) {
         self.with(|state| state.answers[at] = Some(Enqueued { id: id.to_owned(), duplicate: false }));
     }
@@ -127,6 +135,7 @@ impl Batch {
             };
             Some((reply, answer))
         });
+        self.one.notify_one();
         if let Some((reply, answer)) = answer {
             // Whoever asked may have gone away.
             reply.send(answer).ok();

@@ -111,7 +111,7 @@ impl Group {
         consumer.set_nonempty_callback(move || wake.wake());
         let names: Vec<&str> = topics.jobs.iter().flat_map(|topic| topic.names.worked()).collect();
         consumer.subscribe(&names).map_err(|e| refused(&e))?;
-        let committer = commit::start(options, context, inbox)?;
+        let committer = commit::start(options, inbox)?;
         Ok(Group {
             consumer: Arc::new(consumer),
             gone,
@@ -246,7 +246,7 @@ impl Group {
             if !std::mem::take(&mut partition.dirty) {
                 continue;
             }
-            let Some((mark, note)) = partition.to_commit() else { continue };
+            let Some((mark, note)) = partition.take_commit() else { continue };
             let mut place = offsets.add_partition(&partition.topic, partition.number);
             if place.set_offset(Offset::Offset(mark)).is_err() {
                 continue;
@@ -325,7 +325,7 @@ impl Group {
 
 impl Partition {
     /// What is to be committed, if that is more than what is.
-    fn to_commit(&mut self) -> Option<(i64, String)> {
+    fn take_commit(&mut self) -> Option<(i64, String)> {
         let blocked = self.blocked.first_key_value();
         let blocked = blocked.map(|(offset, reason)| Blocked { offset: *offset, reason: reason.clone() });
         let mark = self.offsets.mark()?;

@@ -18,7 +18,8 @@ use super::flight::Served;
 use super::record::{Record, written};
 use super::scan::{Part, Scan};
 use super::topics::JobTopic;
-use super::transaction::{Transactions, Undone, Write};
+use super::transaction::{self, Transactions, Undone};
+use super::write::Write;
 use super::{Options, Shared};
 use crate::clock::UnixMs;
 use crate::outcome::{Failure, Kind};
@@ -221,7 +222,7 @@ impl Mover {
     ) -> Result<bool, QueueError> {
         let shared = &*self.shared;
         let id = format!("{}.{}", shared.options.group, topic.names.parked);
-        let transactions = match Transactions::open(&shared.options, &id) {
+        let transactions = match Transactions::open(&shared.options, &id, transaction::PATIENCE) {
             Ok(transactions) => transactions,
             Err(Undone::Fenced) => return Ok(false),
             Err(Undone::Refused(_, error) | Undone::Failed(error)) => {
@@ -334,7 +335,7 @@ impl Moves<'_> {
 
     fn commit(&mut self) -> Result<(), Undone> {
         if !self.batch.is_empty() {
-            self.transactions.commit(&self.batch)?;
+            self.transactions.commit(&self.batch.iter().collect::<Vec<_>>())?;
         }
         self.moved += self.batch.len() as u64 / 2;
         self.batch.clear();

@@ -295,9 +295,10 @@ impl<'a> Asker<'a> {
         let results = self
             .wait(admin.create_topics(&topics, &self.admin_options()))
             .map_err(|e| explain(&e, "cannot create topics", &names))?;
+        let mut created = Vec::new();
         for result in results {
             match result {
-                Ok(name) => tracing::info!(kafka.topic = %name, "topic `{name}` created"),
+                Ok(name) => created.push(format!("`{name}`")),
                 // Another runner was quicker.
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((name, RDKafkaErrorCode::InvalidConfig)) => {
@@ -310,6 +311,9 @@ impl<'a> Asker<'a> {
                 }
                 Err((name, code)) => return Err(explain(&KafkaError::AdminOp(code), "cannot create topic", &name)),
             }
+        }
+        if !created.is_empty() {
+            tracing::info!("created topics: {}", created.join(", "));
         }
         Ok(())
     }
@@ -390,6 +394,10 @@ impl<'a> Asker<'a> {
         let mut error = explain(&KafkaError::Global(code), "cannot connect to Kafka at", &self.options.brokers);
         if !why.is_empty() {
             error.message = format!("cannot connect to Kafka at `{}`: {why}", self.options.brokers);
+        }
+        // One side speaks TLS, the other does not; it looks like a connection that breaks.
+        if error.hint.is_none() && (why.contains("SSL") || why.contains("security.protocol")) {
+            error.hint = explain(&KafkaError::Global(RDKafkaErrorCode::SSL), "", "").hint;
         }
         error
     }

@@ -3,20 +3,23 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use rdkafka::TopicPartitionList;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 
 use super::Options;
 use super::client::{self, Context};
+use super::write::Write;
 
 /// The most records of one transaction.
 pub(super) const RECORDS_MAX: usize = 1_000;
 
 /// How long a transaction may take with all its attempts, and a broker that is away meanwhile.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long one call of the library may take. Those that run out are called again.
 const CALL: Duration = Duration::from_secs(5);
@@ -30,18 +33,6 @@ pub(super) struct Transactions {
     delivered: Receiver<Report>,
 }
 
-/// A record that is to be written.
-#[derive(Debug, Clone)]
-pub(super) struct Write {
-    pub(super) topic: String,
-    /// None: as the producer chooses by the key.
-    pub(super) partition: Option<i32>,
-    pub(super) key: Option<Vec<u8>>,
-    /// None: a tombstone.
-    pub(super) value: Option<Vec<u8>>,
-    pub(super) headers: OwnedHeaders,
-}
-
 /// Why nothing of a transaction was written.
 #[derive(Debug)]
 pub(super) enum Undone {
@@ -52,6 +43,9 @@ pub(super) enum Undone {
     /// Anything else. Where the last answer was lost, it may have been written after all.
     Failed(KafkaError),
 }
+
+/// What is committed of a group, and as which of its members.
+pub(super) type Offsets<'a> = (&'a TopicPartitionList, &'a ConsumerGroupMetadata);
 
 /// What became of a record.
 type Report = (usize, Result<(), KafkaError>);
@@ -65,11 +59,12 @@ struct Reports {
 // === impl Transactions ===
 
 impl Transactions {
-    /// Makes the producer, and fences whoever else has this id: what they have not committed is undone.
-    pub(super) fn open(options: &Options, id: &str) -> Result<Transactions, Undone> {
+    /// Makes the producer, and fences whoever else has this id: what they have not committed is undone. Whoever reads waits
+    /// for what is not ended, until the broker ends it after `timeout`.
+    pub(super) fn open(options: &Options, id: &str, timeout: Duration) -> Result<Transactions, Undone> {
         let mut config = client::transactional_producer(options, id);
         config
-            .set("transaction.timeout.ms", "60000")
+            .set("transaction.timeout.ms", timeout.as_millis().to_string())
             // A topic's limit is on what is sent to it at a time: most topics take more than this.
             .set("batch.size", "262144")
             // A transaction right behind another is put off for this time: the default, 100 ms, would be most of it.
@@ -84,13 +79,18 @@ impl Transactions {
     }
 
     /// Writes `writes`, at most [`RECORDS_MAX`], all or none.
-    pub(super) fn commit(&self, writes: &[Write]) -> Result<(), Undone> {
+    pub(super) fn commit(&self, writes: &[&Write]) -> Result<(), Undone> {
+        self.commit_with(writes, None)
+    }
+
+    /// The same together with offsets of a group's member.
+    pub(super) fn commit_with(&self, writes: &[&Write], offsets: Option<Offsets<'_>>) -> Result<(), Undone> {
         assert!(writes.len() <= RECORDS_MAX, "there is room for the reports of so many");
         let deadline = Instant::now() + PATIENCE;
         let mut tries = 0;
         loop {
             tries += 1;
-            let undone = match self.attempt(writes, deadline) {
+            let undone = match self.attempt(writes, offsets, deadline) {
                 Ok(()) => return Ok(()),
                 Err(undone) => undone,
             };
@@ -114,10 +114,10 @@ impl Transactions {
         }
     }
 
-    fn attempt(&self, writes: &[Write], deadline: Instant) -> Result<(), Undone> {
+    fn attempt(&self, writes: &[&Write], offsets: Option<Offsets<'_>>, deadline: Instant) -> Result<(), Undone> {
         self.producer.begin_transaction().map_err(Undone::of)?;
         for (at, write) in writes.iter().enumerate() {
-            self.producer.send(write.record(at)).map_err(|(error, _)| Undone::refused(at, error))?;
+            write.send(&self.producer, at).map_err(|error| Undone::refused(at, error))?;
         }
         // Committing would wait for them too, but in steps of 100 ms.
         let mut refused: Option<(usize, KafkaError)> = None;
@@ -135,7 +135,12 @@ impl Transactions {
         }
         match refused {
             Some((at, error)) => Err(Undone::refused(at, error)),
-            None => self.insist(deadline, |producer| producer.commit_transaction(CALL)),
+            None => {
+                if let Some((list, member)) = offsets {
+                    self.insist(deadline, |producer| producer.send_offsets_to_transaction(list, member, CALL))?;
+                }
+                self.insist(deadline, |producer| producer.commit_transaction(CALL))
+            }
         }
     }
 
@@ -152,18 +157,6 @@ impl Transactions {
                 Err(e) => return Err(Undone::of(e)),
             }
         }
-    }
-}
-
-// === impl Write ===
-
-impl Write {
-    fn record(&self, at: usize) -> BaseRecord<'_, [u8], [u8], usize> {
-        let mut record = BaseRecord::with_opaque_to(&self.topic, at).headers(self.headers.clone());
-        record.partition = self.partition;
-        record.key = self.key.as_deref();
-        record.payload = self.value.as_deref();
-        record
     }
 }
 

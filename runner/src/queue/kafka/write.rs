@@ -24,8 +24,11 @@ use crate::queue::told::Told;
 #[derive(Debug)]
 pub(super) struct Write {
     pub(super) topic: String,
+    /// None: as the producer chooses by the key.
+    pub(super) partition: Option<i32>,
     pub(super) key: Option<Vec<u8>>,
-    pub(super) value: Vec<u8>,
+    /// None: a tombstone.
+    pub(super) value: Option<Vec<u8>>,
     pub(super) headers: OwnedHeaders,
 }
 
@@ -132,9 +135,10 @@ impl Write {
         };
         Some(Write {
             topic: topic.clone(),
+            partition: None,
             key: keyed.then(|| envelope.record.clone().into_bytes()),
             headers: written(&record.headers, &envelope, original),
-            value: changed.map_or_else(|| bytes.to_vec(), String::into_bytes),
+            value: Some(changed.map_or_else(|| bytes.to_vec(), String::into_bytes)),
         })
     }
 
@@ -148,11 +152,10 @@ impl Write {
         producer: &ThreadedProducer<C>,
         sent: C::DeliveryOpaque,
     ) -> Result<(), KafkaError> {
-        let mut record =
-            BaseRecord::with_opaque_to(&self.topic, sent).payload(self.value.as_slice()).headers(self.headers.clone());
-        if let Some(key) = &self.key {
-            record = record.key(key.as_slice());
-        }
+        let mut record = BaseRecord::<[u8], [u8], _>::with_opaque_to(&self.topic, sent).headers(self.headers.clone());
+        record.partition = self.partition;
+        record.key = self.key.as_deref();
+        record.payload = self.value.as_deref();
         producer.send(record).map_err(|(error, _)| error)
     }
 }

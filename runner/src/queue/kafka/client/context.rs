@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::{Options, reader, reason, token};
@@ -51,8 +51,16 @@ struct State {
     heartbeat_version: Option<u32>,
     /// A thread asks whether a broker is there.
     watched: bool,
+    /// When a broker answered it last.
+    answered_at: Option<Instant>,
     away: Option<Away>,
 }
+
+/// A client that says at once again that it reaches no broker, when one just answered, is not right.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Between two questions.
+const HEAR_FOR: Duration = Duration::from_millis(200);
 
 /// How long an answer may take before the broker is taken to be away.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -108,9 +116,12 @@ impl Context {
     /// Asks until a broker answers, on a thread of its own, unless one asks already.
     fn watch(&self) {
         let Some(config) = self.0.asks_with.clone() else { return };
-        if std::mem::replace(&mut self.state().watched, true) {
+        let mut state = self.state();
+        let just_answered = state.answered_at.is_some_and(|at| at.elapsed() < ASK_AGAIN_AFTER);
+        if just_answered || std::mem::replace(&mut state.watched, true) {
             return;
         }
+        drop(state);
         let (queue, ask) = (Arc::downgrade(&self.0), Context::asking_for(&self.0));
         let watch = move || wait_for_broker(&queue, &config, ask);
         if let Err(e) = std::thread::Builder::new().name("queue-broker".to_owned()).spawn(watch) {
@@ -134,17 +145,17 @@ impl Context {
 /// Ends when a broker answers, or when the queue is gone.
 fn wait_for_broker(queue: &Weak<Shared>, config: &ClientConfig, ask: Context) {
     let started = Instant::now();
-    let client: BaseConsumer<Context> = match config.create_with_context(ask) {
-        Ok(client) => client,
-        Err(e) => {
-            tracing::warn!("cannot ask whether the broker is there: {e}");
-            return;
-        }
-    };
-    loop {
-        let Some(shared) = queue.upgrade() else { return };
-        let (queue, topic) = (Context(shared), client.context().0.topic.clone());
-        let answer = client.fetch_metadata(Some(&topic), ANSWER_TIMEOUT);
+    let client: KafkaResult<BaseConsumer<Context>> = config.create_with_context(ask);
+    while let Some(queue) = queue.upgrade().map(Context) {
+        let client = match &client {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::warn!("cannot ask whether a Kafka broker is there: {error}");
+                queue.note_back(started.elapsed());
+                return;
+            }
+        };
+        let answer = client.fetch_metadata(Some(&client.context().0.topic), ANSWER_TIMEOUT);
         let Err(error) = answer else {
             queue.note_back(started.elapsed());
             return;
@@ -152,9 +163,10 @@ fn wait_for_broker(queue: &Weak<Shared>, config: &ClientConfig, ask: Context) {
         let failure = client.context().failure().or_else(|| queue.failure());
         queue.note_away(failure.map_or_else(|| reason(&error), |(_, text)| text));
         drop(queue);
-        // Hears why connections fail. It has no group: no record comes, and the time passes.
-        while let Some(event) = client.poll(Duration::from_millis(200)) {
-            tracing::debug!(target: LOG_TARGET, "while no broker answers: {:?}", event.err());
+        // Hears why connections fail. It has no group, so that no record comes.
+        let until = Instant::now() + HEAR_FOR;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            drop(client.poll(left));
         }
     }
 }
@@ -176,6 +188,7 @@ impl Context {
     fn note_back(&self, after: Duration) {
         let mut state = self.state();
         state.watched = false;
+        state.answered_at = Some(Instant::now());
         state.failure = None;
         let away = state.away.take();
         drop(state);

@@ -1,6 +1,15 @@
 //! What is committed, and what follows when it is not.
 
-use super::*;
+use std::sync::Arc;
+
+use super::{Batch, Consumer};
+use crate::queue::Settled;
+use crate::queue::kafka::commit::{Committed, Refused};
+use crate::queue::kafka::flight::Stage;
+use crate::queue::kafka::inbox::Written;
+
+/// The most records in one transaction.
+const TRANSACTION_MAX: usize = 1_000;
 
 impl Consumer {
     pub(super) fn committed(&mut self, committed: Committed) {
@@ -21,7 +30,7 @@ impl Consumer {
         for (tenure, told) in std::mem::take(&mut self.batch.telling) {
             // Who is not told hears that the right was lost.
             if self.group.as_ref().is_some_and(|group| group.partitions.contains_key(&tenure)) {
-                told.tell(crate::queue::Settled::Settled);
+                told.tell(Settled::Settled);
             }
         }
         for delivery in writes {
@@ -39,9 +48,10 @@ impl Consumer {
             if let Some(partition) = partition {
                 partition.offsets.not_done(held.offset);
             }
-            match refused.writes.iter().find(|(refused, _)| *refused == delivery) {
-                Some((_, error)) => self.written(Written { delivery, result: Err(error.clone()) }),
-                None => self.batch.writes.push_back(delivery),
+            if refused.delivery == Some(delivery) {
+                self.written(Written { delivery, result: Err(refused.error.clone()) });
+            } else {
+                self.batch.writes.push_back(delivery);
             }
         }
     }

@@ -1,6 +1,37 @@
 //! What comes in: records out of the partitions, into lanes, out to whoever has room.
 
-use super::*;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::message::{BorrowedMessage, Message};
+
+use super::Consumer;
+use crate::queue::kafka::flight::{Content, Flight};
+use crate::queue::kafka::group::{Group, Partition};
+use crate::queue::kafka::record::{Read, Record};
+use crate::queue::kafka::tier::{self, Then};
+use crate::queue::kafka::topics::Role;
+use crate::queue::kafka::write::Why;
+use crate::queue::kafka::{Options, Shared};
+use crate::queue::offsets::Offsets;
+
+/// The most records that are taken in before other things have their turn.
+const TAKEN_MAX: usize = 2_048;
+
+/// The most of one partition at a time: the next one has its turn.
+const QUANTUM: usize = 64;
+
+/// The most that is in flight of a partition of jobs. What of it is done must fit beside its mark.
+const WINDOW_MAX: usize = 4_096;
+
+/// The least, so that each partition gets on.
+const WINDOW_MIN: usize = 16;
+
+/// The same of a tier's partition: its records wait in hand.
+const TIER_WINDOW: usize = 1_024;
+
+/// How long what crowds a partition waits elsewhere.
+const CROWDED: Duration = Duration::from_secs(10);
 
 impl Consumer {
     /// Takes in as much as there is room for. Answers whether there may be more.
@@ -55,7 +86,7 @@ impl Consumer {
 fn accept(
     message: &BorrowedMessage<'_>,
     (tenure, role, window): (i64, Role, usize),
-    offsets: &mut crate::queue::offsets::Offsets,
+    offsets: &mut Offsets,
     flight: &mut Flight,
     shared: &Shared,
 ) -> Option<Option<(i64, Why)>> {
@@ -121,7 +152,7 @@ impl Partition {
 // === impl Flight ===
 
 impl Flight {
-    fn has_room(&self, options: &crate::queue::kafka::Options) -> bool {
+    fn has_room(&self, options: &Options) -> bool {
         self.jobs() < options.in_flight as usize && (self.bytes() as u64) < options.in_flight_bytes
     }
 }

@@ -1,6 +1,23 @@
 //! Partitions that come and go, and the doubt whether they are still ours.
 
-use super::*;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::{Consumer, LAST_COMMIT, Leaving};
+use crate::queue::kafka::flight::Stage;
+use crate::queue::kafka::group::{Group, Partition};
+use crate::queue::kafka::parked;
+use crate::queue::kafka::topics::Role;
+
+/// How long what runs may run on when its partition is asked for.
+const GIVE_UP: Duration = Duration::from_secs(30);
+
+/// How long a delivery that was found to be held may take until it is noted as started.
+const STARTING: Duration = Duration::from_millis(30);
+
+/// How long a thing that failed is left alone.
+const AGAIN: Duration = Duration::from_secs(1);
 
 impl Consumer {
     /// Joins the group when somebody wants jobs, hears what changes, and follows.

@@ -1,6 +1,21 @@
 //! What comes back: done, put back, or written elsewhere before it is done.
 
-use super::*;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Consumer;
+use crate::clock::UnixMs;
+use crate::outcome::Disposition;
+use crate::queue::Settled;
+use crate::queue::kafka::flight::Stage;
+use crate::queue::kafka::inbox::{How, Settle, Written};
+use crate::queue::kafka::tier::Then;
+use crate::queue::kafka::write::{Sent, Why, Write, Writing, is_full};
+use crate::queue::kafka::{Guarantee, client};
+use crate::queue::told::Told;
+
+/// The longest time between tries to write.
+const WRITE_AGAIN_MAX: Duration = Duration::from_secs(10);
 
 impl Consumer {
     pub(super) fn settle(&mut self, settle: Settle) {
@@ -19,7 +34,7 @@ impl Consumer {
                 }
                 Disposition::Ack { .. } => self.done(delivery, Some(told)),
                 Disposition::Release { at, started: false } => {
-                    told.tell(crate::queue::Settled::Settled);
+                    told.tell(Settled::Settled);
                     self.put_back(delivery, at);
                 }
                 disposition => self.write(delivery, Why::Settled(disposition, settlement.attempt), Some(told)),
@@ -52,7 +67,7 @@ impl Consumer {
             partition.dirty = true;
         }
         if let Some(told) = told {
-            told.tell(crate::queue::Settled::Settled);
+            told.tell(Settled::Settled);
         }
     }
 
