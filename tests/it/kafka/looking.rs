@@ -203,6 +203,33 @@ fn partition_that_is_held_up_is_said_with_its_reason() {
 }
 
 #[test]
+fn commands_say_what_waits_what_is_blocked_and_what_cannot_be_known() {
+    let Some(looking) = Looking::new(1) else { return };
+    looking.job("a");
+    looking.topic.send(["no job"]);
+    looking.bury("d", Some("t"), |envelope| envelope["requeues"] = json!(10));
+    looking.bury("e", Some("t"), |_| {});
+    looking.commit(0, "s1.;blocked 0 no topic `x.dead`");
+    let person = looking.topic.runner("");
+    let says = |arguments: &[&str]| {
+        let output = person.sandhog(arguments);
+        assert!(output.status.success(), "{output:?}");
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (stats, _) = says(&["stats"]);
+    for text in ["(unknown)", "BLOCKED", "no topic `x.dead`", "running count as ready"] {
+        assert!(stats.contains(text), "{text}: {stats}");
+    }
+    let json: Value = serde_json::from_str(&says(&["stats", "--json"]).0).unwrap();
+    assert_eq!((&json["blocked"][0]["stalls"], &json["runners"]), (&json!(1), &json!(0)));
+    let (requeued, said) = says(&["dead", "requeue", "--all"]);
+    assert!(requeued.contains("\ne ") && !requeued.contains("\nd "), "{requeued}");
+    assert!(said.contains("requeued 1 dead letter\n") && said.contains("1 dead letters stay"), "{said}");
+    let (shown, _) = says(&["dead", "show", "d", "--body"]);
+    assert_eq!(shown.trim(), r#"{"job_type":"t","n":"d"}"#);
+}
+
+#[test]
 fn members_of_a_group_are_counted_where_they_can_be() {
     let Some(looking) = Looking::new(1) else { return };
     assert_eq!(looking.stats().runners, None);
