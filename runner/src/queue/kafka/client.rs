@@ -32,7 +32,11 @@ pub(crate) fn consumer(options: &Options, protocol: Protocol) -> ClientConfig {
         // For each partition, since their queues are split: so much memory for a partition at most, and one fetch more.
         .set("queued.min.messages", "10000")
         .set("queued.max.messages.kbytes", "1024");
-    if protocol == Protocol::Classic {
+    if protocol == Protocol::Consumer {
+        // Each topic's partitions are shared by itself. The broker's default counts all of them together: one runner then has
+        // the jobs, and the others have the delays, which are as many partitions and no work.
+        config.set("group.remote.assignor", "range");
+    } else {
         config
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("heartbeat.interval.ms", "1000")
