@@ -4,7 +4,7 @@
 //! that follow: both are there, or neither.
 
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{CommitMode, Consumer};
@@ -23,6 +23,9 @@ const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long it may take to find out how a transaction ended: until the broker has ended it, and some more.
 const FIND_OUT: Duration = Duration::from_secs(20);
+
+/// A commit that took longer is worth a line.
+const LONG: Duration = Duration::from_millis(500);
 
 /// What is committed together.
 pub(super) struct Commit {
@@ -68,12 +71,16 @@ pub(super) fn start(options: &Options, inbox: &Arc<Inbox>) -> Result<mpsc::SyncS
         (options.guarantee == Guarantee::ExactlyOnceInKafka).then(|| Transactional::new(options.clone()));
     let run = move || {
         while let Ok(commit) = commits.recv() {
+            let began = Instant::now();
             let result = match &mut transactional {
                 None => commit.consumer.commit(&commit.offsets, CommitMode::Sync).map_err(Refused::from),
                 Some(transactional) => transactional.commit(&commit),
             };
+            let took = began.elapsed();
             if let Err(refused) = &result {
-                tracing::debug!("cannot commit: {}", refused.error);
+                tracing::debug!("cannot commit, after {took:.1?}: {}", refused.error);
+            } else if took >= LONG {
+                tracing::debug!("a commit took {took:.1?}");
             }
             let writes = commit.writes.iter().map(|(delivery, _)| *delivery).collect();
             // The last hand on a consumer is not kept for longer than the commit takes.
