@@ -14,6 +14,9 @@ use crate::support::{TestRunner, message};
 /// died does not run again. The runner commits every 100 ms.
 const COMMITTED_MS: i64 = 2_000;
 
+/// So many are enough to see where they were.
+const MOVES_SHOWN: usize = 8;
+
 /// What the jobs of an account do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -45,6 +48,8 @@ pub(super) struct Account {
     buried: BTreeMap<String, usize>,
     /// Jobs that ran twice, each with how it stood when the first of two runs was cut off.
     pub(super) again: Again,
+    /// The first few that ran again though their process lived on.
+    moves: Vec<String>,
     faults: Vec<String>,
 }
 
@@ -149,7 +154,12 @@ impl Account {
                         "`{id}` had ended {} ms before its runner was killed, and ran again: {runs:?}",
                         death - ended
                     )),
-                    (None, _) => self.again.moved += 1,
+                    (None, _) => {
+                        self.again.moved += 1;
+                        if self.moves.len() < MOVES_SHOWN {
+                            self.moves.push(format!("\n`{id}` ran again: {runs:?}"));
+                        }
+                    }
                 }
                 let over = first.ended.or(death).unwrap_or(i64::MAX);
                 self.again.overlapping += usize::from(second.began < over);
@@ -184,13 +194,14 @@ impl fmt::Display for Account {
         }
         write!(
             f,
-            "{} accepted; {} ran, {} of them again {:?}; {once} ended once, {more} more than once, {} were buried, {} letters written again",
+            "{} accepted; {} ran, {} of them again {:?}; {once} ended once, {more} more than once, {} were buried, {} letters written again{}",
             self.accepted,
             self.runs.len(),
             self.repeated(),
             self.again,
             self.buried.len(),
-            self.buried_again()
+            self.buried_again(),
+            self.moves.concat()
         )
     }
 }

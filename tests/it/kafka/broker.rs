@@ -12,6 +12,9 @@ use crate::support::project;
 /// The variable with the address of a broker that is there already, so that it is started once for all test binaries.
 const VARIABLE: &str = "SANDHOG_TEST_KAFKA";
 
+/// What the script exits with where there is no Java, or no Maven to fetch Kafka.
+const CANNOT_BE_HAD: i32 = 3;
+
 /// A broker, or three.
 #[derive(Debug)]
 pub(crate) struct Broker {
@@ -59,7 +62,8 @@ impl Broker {
         let Some((folder, address)) = said.trim().split_once(' ') else {
             let mut why = String::new();
             serving.stderr.take().expect("it is piped").read_to_string(&mut why).expect("it is text");
-            serving.wait().expect("it is our child");
+            let status = serving.wait().expect("it is our child");
+            assert_eq!(status.code(), Some(CANNOT_BE_HAD), "there could be a broker, and it does not start: {why}");
             not_tested(why.trim());
             return None;
         };

@@ -10,6 +10,9 @@ use crate::support::{Random, TestRunner, now_ms};
 /// How many attempts a runner executes at a time here.
 pub(super) const SLOTS: usize = 4;
 
+/// With the partitions that come and go.
+const LOG: &str = "info,sandhog::queue::kafka::consumer=debug,sandhog::queue::kafka::group=debug";
+
 const RETRY: &str = "[retry]\nmax_failures = 3\nbackoff = { first = '20ms', factor = 1, max = '20ms' }\n";
 
 /// So many millions a guest counts in a millisecond, on a machine that is neither new nor old.
@@ -37,7 +40,7 @@ pub(super) struct Fleet {
 impl Fleet {
     /// So many runners, none of which is started. `config` is more of their configuration.
     pub(super) fn new(topic: Topic, members: usize, config: &str) -> Fleet {
-        let config = format!("slots = {SLOTS}\n{config}");
+        let config = format!("slots = {SLOTS}\nlog.level = '{LOG}'\n{config}");
         let member = |_| topic.runner(&config).handler("obey", "obedient").manifest("obey", RETRY);
         let members: Vec<TestRunner> = (0..members).map(member).collect();
         let ends = vec![Vec::new(); members.len()];
@@ -45,8 +48,9 @@ impl Fleet {
     }
 
     /// The same, for jobs of that kind.
-    pub(super) fn of(self, kind: Kind) -> Fleet {
-        Fleet { kind, ..self }
+    pub(super) fn of(mut self, kind: Kind) -> Fleet {
+        self.kind = kind;
+        self
     }
 
     /// Adds jobs, which work for up to so many milliseconds each, more or less.
@@ -122,6 +126,19 @@ impl Fleet {
         let account = Account::of(&self.topic, self.kind, self.accepted, &members);
         eprintln!("{account}");
         account
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for (number, member) in self.members.iter().enumerate() {
+                eprintln!("member {number}, killed or stopped at {:?}, but for its guests:", self.ends[number]);
+                let log = member.log();
+                let own: Vec<_> = log.iter().filter(|line| line["target"] != "guest").collect();
+                own[own.len().saturating_sub(200)..].iter().for_each(|line| eprintln!("  {line}"));
+            }
+        }
     }
 }
 
