@@ -60,6 +60,8 @@ pub(super) struct Again {
     pub(super) executing: usize,
     /// It had ended, and its process was killed before that was committed.
     pub(super) uncommitted: usize,
+    /// It comes of a retry, which may have been written twice: what failed before, and was not committed, failed again.
+    pub(super) retried: usize,
     /// Its process lived on: it lost the partition, or stopped.
     pub(super) moved: usize,
     /// Of all of these, those that ran at the same time as the run before.
@@ -147,9 +149,11 @@ impl Account {
             for pair in runs.windows(2) {
                 let (first, second) = (&pair[0], &pair[1]);
                 let death = self.deaths.get(&first.process).copied();
+                let retried = first.attempt > 1 && first.attempt == second.attempt;
                 match (death, first.ended) {
                     (Some(_), None) => self.again.executing += 1,
                     (Some(death), Some(ended)) if death - ended <= COMMITTED_MS => self.again.uncommitted += 1,
+                    _ if retried => self.again.retried += 1,
                     (Some(death), Some(ended)) => self.faults.push(format!(
                         "`{id}` had ended {} ms before its runner was killed, and ran again: {runs:?}",
                         death - ended

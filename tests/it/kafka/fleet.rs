@@ -133,9 +133,11 @@ impl Drop for Fleet {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for (number, member) in self.members.iter().enumerate() {
-                eprintln!("member {number}, killed or stopped at {:?}, but for its guests:", self.ends[number]);
+                eprintln!("member {number}, killed or stopped at {:?}, but for its jobs:", self.ends[number]);
                 let log = member.log();
-                let own: Vec<_> = log.iter().filter(|line| line["target"] != "guest").collect();
+                let jobs = ["guest", "sandhog::dispatch"];
+                let own: Vec<_> =
+                    log.iter().filter(|line| !jobs.contains(&line["target"].as_str().unwrap_or(""))).collect();
                 own[own.len().saturating_sub(200)..].iter().for_each(|line| eprintln!("  {line}"));
             }
         }
