@@ -196,10 +196,10 @@ struct Witness {
 // === impl Waits ===
 
 impl Waits {
-    /// Half are done within 25 ms and all but one in a hundred within 50 ms, or where the machine is late itself, within
-    /// five times what it takes for the least.
+    /// All but one in a hundred are done within 50 ms, or where the machine is late itself, within five times what it takes
+    /// for the least. There the median tells more: it is not carried away by single stalls.
     fn are_short(&self) -> bool {
-        self.jobs.p50 < 25.max(5 * self.witness.p50) && self.jobs.p99 < 50.max(5 * self.witness.p99)
+        self.jobs.p50 < 50.max(10 * self.witness.p50) && self.jobs.p99 < 50.max(5 * self.witness.p99)
     }
 }
 
