@@ -1,8 +1,8 @@
 //! The Kafka queue, with a real broker: claims through the real binary, jobs by any producer, and an account of every job.
 
 pub(crate) use self::broker::Broker;
-pub(crate) use self::record::{Place, Producer, Received, Record};
-pub(crate) use self::topic::{Committed, TIERS, Topic};
+pub(crate) use self::record::{Received, Record};
+pub(crate) use self::topic::{TIERS, Topic};
 
 mod access;
 mod account;

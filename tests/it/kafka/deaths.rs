@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Broker;
-use super::account::Account;
+use super::account::{Account, Kind};
 use super::fleet::{CLASSIC, Fleet, KIP_848, SLOTS, pace};
 use crate::eventually;
 
@@ -11,30 +11,42 @@ use crate::eventually;
 /// Jobs work for a millisecond or two here.
 const AGAIN_MAX: usize = SLOTS + 400;
 
+const TRANSACTIONS: &str = "queue.kafka.group_protocol = 'consumer'\nqueue.kafka.delivery = 'exactly-once-in-kafka'";
+
 // === kill -9 ===
 
 #[test]
 fn kills_at_random_lose_no_job_and_repeat_only_what_was_in_flight() {
-    kills(KIP_848, 10_000, 5, 6);
+    let Some(account) = kills(Kind::Plain, KIP_848, 10_000, 5, 6) else { return };
+    assert_eq!(account.again.moved, 0, "what was in flight in a living runner stays there: {account}");
 }
 
 #[test]
-#[ignore = "long: make test-long"]
-fn ten_kills_with_the_classic_protocol_lose_no_job() {
-    kills(CLASSIC, 20_000, 10, 20);
+fn kills_at_random_lose_no_retry_and_no_dead_letter() {
+    let Some(account) = kills(Kind::Mixed, KIP_848, 4_000, 3, 6) else { return };
+    assert!(account.buried_again() <= 3 * AGAIN_MAX, "{account}");
+}
+
+#[test]
+fn kills_at_random_write_each_retry_and_each_dead_letter_once_with_transactions() {
+    let Some(account) = kills(Kind::Mixed, TRANSACTIONS, 4_000, 3, 6) else { return };
+    assert_eq!(account.buried_again(), 0, "{account}");
+    assert_eq!(account.again.moved, 0, "a retry that stands there twice runs in two living runners: {account}");
 }
 
 #[test]
 #[ignore = "long: make test-long"]
 fn ten_kills_lose_no_job() {
-    kills(KIP_848, 20_000, 10, 20);
+    for (kind, config) in [(Kind::Plain, KIP_848), (Kind::Mixed, CLASSIC), (Kind::Mixed, TRANSACTIONS)] {
+        kills(kind, config, 20_000, 10, 20);
+    }
 }
 
-fn kills(config: &str, jobs: usize, kills: usize, work: usize) {
-    let Some(broker) = Broker::shared() else { return };
-    let mut fleet = Fleet::new(broker.topic(12), 3, config);
+/// Kills one of three runners every two seconds, so many times; answers the account, if there is a broker.
+fn kills(kind: Kind, config: &str, jobs: usize, kills: usize, ms: usize) -> Option<Account> {
+    let mut fleet = Fleet::new(Broker::shared()?.topic(12), 3, config).of(kind);
     fleet.start_working();
-    fleet.enqueue(jobs, work);
+    fleet.enqueue(jobs, ms);
     for _ in 0..kills {
         let member = fleet.random.below(3);
         // Somewhere in two seconds: a schedule of deaths is not in step with anything.
@@ -46,9 +58,9 @@ fn kills(config: &str, jobs: usize, kills: usize, work: usize) {
     }
     let account = fleet.close();
     account.assert_adds_up();
-    assert_eq!(account.again.moved, 0, "a job that was in flight in a living runner stays there: {account}");
     assert!(account.again.executing <= kills * SLOTS, "{account}");
     assert!(account.repeated() <= kills * AGAIN_MAX, "{account}");
+    Some(account)
 }
 
 // === rolling restarts ===

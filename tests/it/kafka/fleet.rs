@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::Topic;
-use super::account::{Account, job};
+use super::account::{Account, Kind};
 use crate::eventually;
 use crate::support::{Random, TestRunner, now_ms};
 
 /// How many attempts a runner executes at a time here.
 pub(super) const SLOTS: usize = 4;
+
+const RETRY: &str = "[retry]\nmax_failures = 3\nbackoff = { first = '20ms', factor = 1, max = '20ms' }\n";
 
 /// So many millions a guest counts in a millisecond, on a machine that is neither new nor old.
 const COUNTED_IN_A_MS: usize = 3;
@@ -21,6 +23,7 @@ pub(super) const KIP_848: &str = "queue.kafka.group_protocol = 'consumer'";
 /// Runners on one topic, each in a folder of its own.
 pub(super) struct Fleet {
     pub(super) topic: Topic,
+    kind: Kind,
     pub(super) members: Vec<TestRunner>,
     /// When each was killed or stopped, in their order.
     ends: Vec<Vec<i64>>,
@@ -35,16 +38,21 @@ impl Fleet {
     /// So many runners, none of which is started. `config` is more of their configuration.
     pub(super) fn new(topic: Topic, members: usize, config: &str) -> Fleet {
         let config = format!("slots = {SLOTS}\n{config}");
-        let members: Vec<TestRunner> =
-            (0..members).map(|_| topic.runner(&config).handler("obey", "obedient")).collect();
+        let member = |_| topic.runner(&config).handler("obey", "obedient").manifest("obey", RETRY);
+        let members: Vec<TestRunner> = (0..members).map(member).collect();
         let ends = vec![Vec::new(); members.len()];
-        Fleet { topic, members, ends, accepted: 0, random: Random::seeded() }
+        Fleet { topic, kind: Kind::Plain, members, ends, accepted: 0, random: Random::seeded() }
+    }
+
+    /// The same, for jobs of that kind.
+    pub(super) fn of(self, kind: Kind) -> Fleet {
+        Fleet { kind, ..self }
     }
 
     /// Adds jobs, which work for up to so many milliseconds each, more or less.
     pub(super) fn enqueue(&mut self, jobs: usize, ms: usize) {
-        let most = ms * COUNTED_IN_A_MS;
-        let records = (self.accepted..self.accepted + jobs).map(|id| job(id, (id * 7) % (most + 1)));
+        let (kind, most) = (self.kind, ms * COUNTED_IN_A_MS);
+        let records = (self.accepted..self.accepted + jobs).map(|id| kind.job(id, (id * 7) % (most + 1)));
         self.accepted += self.topic.send(records).len();
     }
 
@@ -94,12 +102,10 @@ impl Fleet {
 
     /// Waits until all is done and committed, as long as something happens.
     pub(super) fn run_out(&self) {
-        loop {
+        while self.topic.left() > 0 {
+            // To count what is left of many costs more than to wait for some of it.
             let said = self.said();
-            if said >= 2 * self.accepted && self.topic.left() == 0 {
-                return;
-            }
-            eventually!(self.said() > said || self.topic.left() == 0);
+            eventually!(self.said() > said + 500 || self.topic.left() == 0);
         }
     }
 
@@ -113,7 +119,7 @@ impl Fleet {
         }
         let members: Vec<(&TestRunner, &[i64])> =
             self.members.iter().zip(&self.ends).map(|(member, ends)| (member, ends.as_slice())).collect();
-        let account = Account::of(&self.topic, self.accepted, &members);
+        let account = Account::of(&self.topic, self.kind, self.accepted, &members);
         eprintln!("{account}");
         account
     }

@@ -67,10 +67,9 @@ fn broker_whose_disk_is_full_loses_no_job() {
     fleet.enqueue(2_000, 5);
     let pid = std::fs::read_to_string(broker.folder(1).join("pid")).unwrap();
     let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
-    // It cannot write a byte, and ends: it has no other disk.
+    // It cannot write a byte any more, and ends: it has no other disk.
     prlimit(Some(pid), Resource::Fsize, Rlimit { current: Some(0), maximum: None }).unwrap();
-    eventually!(std::fs::read_to_string(broker.folder(1).join("log")).unwrap().contains("Shutdown broker because"));
-    broker.kill(1);
+    eventually!(rustix::process::test_kill_process(pid).is_err());
     broker.up(1);
     fleet.enqueue(500, 5);
     let account = fleet.close();
@@ -78,7 +77,7 @@ fn broker_whose_disk_is_full_loses_no_job() {
 }
 
 #[test]
-fn topic_deleted_under_a_runner_is_said_and_worked_again_when_it_is_there() {
+fn topic_deleted_under_a_runner_is_worked_again_when_it_is_there() {
     let Some(broker) = Broker::shared() else { return };
     let topic = broker.topic(2);
     topic.send((0..10).map(|_| Record::from(r#"{"job_type":"obey","do":"report 0"}"#)));
@@ -86,13 +85,6 @@ fn topic_deleted_under_a_runner_is_said_and_worked_again_when_it_is_there() {
     eventually!(runner.says("begun") == 20);
     eventually!(topic.left() == 0);
     topic.delete("");
-    let said = |topic: &str| {
-        let log = runner.log();
-        log.iter().any(|line| {
-            (line["level"] == "WARN" || line["level"] == "ERROR") && message(line).contains(&format!("`{topic}`"))
-        })
-    };
-    eventually!(said(&topic.name));
     topic.create("", 2, &[]);
     topic.send((0..10).map(|_| Record::from(r#"{"job_type":"obey","do":"report 0"}"#)));
     eventually!(runner.says("begun") == 40);
