@@ -91,8 +91,13 @@ struct Moves<'a> {
 ///
 /// No thread is to be had.
 pub(super) fn start(shared: &Arc<Shared>) -> Result<(), QueueError> {
-    let mover =
-        Mover { shared: Arc::clone(shared), read: HashMap::new(), looked_at_all: None, not_before: Instant::now() };
+    let mover = Mover {
+        shared: Arc::clone(shared),
+        read: HashMap::new(),
+        looked_at_all: None,
+        not_before: Instant::now(),
+        gone: HashSet::new(),
+    };
     std::thread::Builder::new()
         .name("queue-parked".to_owned())
         .spawn(move || mover.run())
