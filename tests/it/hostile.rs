@@ -1,6 +1,11 @@
 //! Guests that mean no good: each ends as what it is, in its time, and the jobs beside it go on.
 
-use std::time::Duration;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use sandhog::queue::sqlite::{Options, SqliteQueue};
 use sandhog::queue::{NewJob, Queue};
@@ -17,6 +22,9 @@ const OVER: Duration = Duration::from_millis(100);
 
 /// The same where other processes have the cores: no attempt is longer, and one of a few is within [`OVER`].
 const OVER_MAX: Duration = Duration::from_secs(3);
+
+/// How often a good job is enqueued beside hostile guests.
+const EVERY: Duration = Duration::from_millis(10);
 
 /// Handlers with what they are told; the kind of the failure, and what its message says.
 const HOSTILE: [(&str, &str, &str, &str); 19] = [
@@ -165,18 +173,77 @@ fn guest_that_spins_while_its_instance_is_made_is_stopped() {
     assert!(kinds.contains(&"timeout") && kinds.contains(&"none"), "{kinds:?}");
 }
 
-/// How long good jobs took from enqueue to end, in milliseconds.
+/// Milliseconds: of good jobs from enqueue to end, and of a [`Witness`] beside them.
 #[derive(Debug)]
 struct Waits {
+    jobs: Quantiles,
+    witness: Quantiles,
+}
+
+#[derive(Debug)]
+struct Quantiles {
     p50: i64,
     p99: i64,
 }
 
+/// A thread that makes 4 KiB durable every 10 ms, and notes how late it was done: what the machine, its disk and its other
+/// processes make of the least that a job needs.
+struct Witness {
+    stop: mpsc::Sender<()>,
+    thread: JoinHandle<Vec<i64>>,
+}
+
+// === impl Waits ===
+
+impl Waits {
+    /// All but one in a hundred are done within 50 ms, or where the machine is late itself, within five times what it takes
+    /// for the least. There the median tells more: it is not carried away by single stalls.
+    fn are_short(&self) -> bool {
+        self.jobs.p50 < 50.max(10 * self.witness.p50) && self.jobs.p99 < 50.max(5 * self.witness.p99)
+    }
+}
+
+// === impl Quantiles ===
+
+impl Quantiles {
+    fn of(mut all: Vec<i64>) -> Quantiles {
+        all.sort_unstable();
+        Quantiles { p50: all[all.len() / 2], p99: all[all.len() * 99 / 100] }
+    }
+}
+
+// === impl Witness ===
+
+impl Witness {
+    fn start(path: &Path) -> Witness {
+        let mut file = File::create(path).unwrap();
+        let (stop, stopped) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let mut late = Vec::new();
+            loop {
+                let due = Instant::now() + EVERY;
+                if stopped.recv_timeout(EVERY) != Err(RecvTimeoutError::Timeout) {
+                    return late;
+                }
+                file.write_all(&[0; 4096]).unwrap();
+                file.sync_data().unwrap();
+                late.push(i64::try_from(due.elapsed().as_millis()).unwrap());
+            }
+        });
+        Witness { stop, thread }
+    }
+
+    fn stop(self) -> Vec<i64> {
+        self.stop.send(()).unwrap();
+        self.thread.join().unwrap()
+    }
+}
+
 /// Enqueues a hundred good jobs a second for a while, beside a guest on each core that does what `word` says.
 async fn waits_beside(word: &str) -> Waits {
-    const JOBS: usize = 150;
+    const JOBS: usize = 200;
     let cores = std::thread::available_parallelism().unwrap().get();
-    let mut runner = TestRunner::off_the_disk().handler("good", "obedient");
+    let mut runner = TestRunner::new().handler("good", "obedient");
     for core in 0..cores {
         let name = format!("bad-{core}");
         runner = runner.handler(&name, "obedient").manifest(&name, "timeout = '5m'");
@@ -189,7 +256,8 @@ async fn waits_beside(word: &str) -> Waits {
 
     let options = Options::new(runner.path("sandhog.db"), runner.path("sandhog.db.state"));
     let queue = SqliteQueue::open(options).unwrap();
-    let mut every = tokio::time::interval(Duration::from_millis(10));
+    let witness = Witness::start(&runner.path("witness"));
+    let mut every = tokio::time::interval(EVERY);
     for _ in 0..JOBS {
         every.tick().await;
         let [job_type, body] = ["good", r#"{"do":"complete"}"#].map(str::to_owned);
@@ -197,21 +265,20 @@ async fn waits_beside(word: &str) -> Waits {
         queue.enqueue(vec![job]).await.unwrap();
     }
     eventually!(runner.count("completed") == JOBS as u64);
+    let witnessed = witness.stop();
     assert_eq!(runner.count("running"), cores as u64, "they are hostile still");
     let done = runner.jobs(&["--state", "completed"]);
-    let mut waits: Vec<i64> = done.iter().map(|job| job.ended_at.expect("it ended") - job.enqueued_at).collect();
-    waits.sort_unstable();
-    Waits { p50: waits[JOBS / 2], p99: waits[JOBS * 99 / 100] }
+    let waits = done.iter().map(|job| job.ended_at.expect("it ended") - job.enqueued_at).collect();
+    Waits { jobs: Quantiles::of(waits), witness: Quantiles::of(witnessed) }
 }
 
 #[tokio::test]
 async fn good_jobs_beside_a_hostile_guest_on_each_core_are_not_delayed() {
     for word in ["spin", "flood", "wipe 1500", "log-blank 16000000"] {
-        // Where nothing else runs, half are done within 6 ms, and all but one in a hundred within 15. Other tests run
-        // beside this one: one of a few tries is left alone enough.
+        // Other tests run beside this one, and take what they take in bursts.
         let mut tries = Vec::new();
-        while !tries.last().is_some_and(|Waits { p50, p99 }| *p50 < 50 && *p99 < 150) {
-            assert!(tries.len() < 4, "beside `{word}`: {tries:?}");
+        while !tries.last().is_some_and(Waits::are_short) {
+            assert!(tries.len() < 10, "beside `{word}`: {tries:?}");
             tries.push(waits_beside(word).await);
         }
     }

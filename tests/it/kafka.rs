@@ -11,6 +11,7 @@ mod contract;
 mod deaths;
 mod fleet;
 mod looking;
+mod mixed;
 mod outages;
 mod rebalances;
 mod record;

@@ -77,7 +77,7 @@ fn broker_whose_disk_is_full_loses_no_job() {
 }
 
 #[test]
-fn topic_deleted_under_a_runner_is_worked_again_when_it_is_there() {
+fn topic_deleted_under_a_runner_is_said_and_worked_again_when_it_is_there() {
     let Some(broker) = Broker::shared() else { return };
     let topic = broker.topic(2);
     topic.send((0..10).map(|_| Record::from(r#"{"job_type":"obey","do":"report 0"}"#)));
@@ -85,6 +85,7 @@ fn topic_deleted_under_a_runner_is_worked_again_when_it_is_there() {
     eventually!(runner.says("begun") == 20);
     eventually!(topic.left() == 0);
     topic.delete("");
+    eventually!(runner.says(&format!("topic `{}` is gone", topic.name)) == 1);
     topic.create("", 2, &[]);
     topic.send((0..10).map(|_| Record::from(r#"{"job_type":"obey","do":"report 0"}"#)));
     eventually!(runner.says("begun") == 40);

@@ -1,7 +1,7 @@
 //! The real binary as a child process, in a folder of its own, spoken to as people speak to it.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -44,17 +44,7 @@ pub(crate) struct Enqueue<'a> {
 impl TestRunner {
     /// A folder, with nothing started.
     pub(crate) fn new() -> TestRunner {
-        TestRunner::in_folder(tempfile::tempdir())
-    }
-
-    /// The same in memory, where the system offers that: for claims on time, which a busy disk would break.
-    pub(crate) fn off_the_disk() -> TestRunner {
-        let memory = Path::new("/dev/shm");
-        if memory.is_dir() { TestRunner::in_folder(tempfile::tempdir_in(memory)) } else { TestRunner::new() }
-    }
-
-    fn in_folder(folder: io::Result<TempDir>) -> TestRunner {
-        let folder = folder.expect("there is room for a temporary folder");
+        let folder = tempfile::tempdir().expect("there is room for a temporary folder");
         let handlers = folder.path().join("handlers");
         fs::create_dir(&handlers).expect("a new folder is empty");
         TestRunner { folder: Arc::new(folder), handlers, process: None, log: Arc::default(), starts: Vec::new() }

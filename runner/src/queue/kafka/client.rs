@@ -89,6 +89,8 @@ pub(crate) fn producer(options: &Options) -> ClientConfig {
     let mut config = ours();
     // Waiting longer makes larger batches, and settling later.
     config.set("linger.ms", "1");
+    // A topic's limit is on what is sent to it at a time: most topics take more than this.
+    config.set("batch.size", "262144");
     let buffered_kib = (options.in_flight_bytes.saturating_mul(2)).max(4 * options.body_bytes_max as u64) >> 10;
     config.set("queue.buffering.max.kbytes", buffered_kib.clamp(64 << 10, i32::MAX as u64).to_string());
     set_theirs(&mut config, options);

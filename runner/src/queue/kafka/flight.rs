@@ -108,8 +108,7 @@ impl Flight {
     /// Takes a record in; where it goes is said next.
     pub(super) fn add(&mut self, tenure: i64, offset: i64, record: Record, content: Content) -> i64 {
         self.last += 1;
-        let original = record.original.as_ref().map_or(0, Vec::len);
-        let bytes = OVERHEAD_BYTES + content.len() + original;
+        let bytes = OVERHEAD_BYTES + content.len() + record.bytes();
         self.jobs += 1;
         self.bytes += bytes;
         self.held.insert(self.last, Held { tenure, offset, record, content, stage: Stage::Out, bytes });

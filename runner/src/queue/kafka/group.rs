@@ -140,7 +140,7 @@ impl Group {
         self.consumer.client().fatal_error().map(|(code, _)| KafkaError::MessageConsumptionFatal(code))
     }
 
-    /// The next change of what is held, left in its place until [`Group::changed`].
+    /// The next change of what is held, left in its place until it is answered.
     pub(super) fn change(&self) -> Option<(bool, TopicPartitionList)> {
         let changes = self.consumer.context().changes();
         changes.front().map(|change| match change {

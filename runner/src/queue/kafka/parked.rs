@@ -4,7 +4,7 @@
 //! now and then. What is served here it moves to this runner's own partitions of the shortest tier: record and tombstone in
 //! one transaction. One runner does that at a time: whoever begins ends the others, who leave it to him for a while.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -64,6 +64,8 @@ struct Mover {
     read: HashMap<(String, i32), i64>,
     looked_at_all: Option<Instant>,
     not_before: Instant,
+    /// Job topics that are gone, and were said to be.
+    gone: HashSet<String>,
 }
 
 /// What is to become of a parked job.
@@ -89,8 +91,13 @@ struct Moves<'a> {
 ///
 /// No thread is to be had.
 pub(super) fn start(shared: &Arc<Shared>) -> Result<(), QueueError> {
-    let mover =
-        Mover { shared: Arc::clone(shared), read: HashMap::new(), looked_at_all: None, not_before: Instant::now() };
+    let mover = Mover {
+        shared: Arc::clone(shared),
+        read: HashMap::new(),
+        looked_at_all: None,
+        not_before: Instant::now(),
+        gone: HashSet::new(),
+    };
     std::thread::Builder::new()
         .name("queue-parked".to_owned())
         .spawn(move || mover.run())
@@ -184,6 +191,7 @@ impl Mover {
         let shared = Arc::clone(&self.shared);
         let scan = Scan::open(&shared.options)?;
         for (at, topic) in shared.topics.jobs.iter().enumerate() {
+            self.miss(&topic.names.jobs, scan.is_there(&topic.names.jobs)?);
             let parts = self.parts(&scan, &topic.names.parked, all)?;
             let now = shared.options.clock.now();
             let mut wanted = false;
@@ -202,6 +210,15 @@ impl Mover {
             self.looked_at_all = Some(Instant::now());
         }
         Ok(true)
+    }
+
+    /// Says once that a job topic is gone, and that it is there again: the library waits for it without a word.
+    fn miss(&mut self, topic: &str, is_there: bool) {
+        if is_there && self.gone.remove(topic) {
+            tracing::info!(kafka.topic = topic, "topic `{topic}` is there again");
+        } else if !is_there && self.gone.insert(topic.to_owned()) {
+            tracing::warn!(kafka.topic = topic, "topic `{topic}` is gone: its jobs are worked when it is there again");
+        }
     }
 
     fn parts(&self, scan: &Scan, parked: &String, all: bool) -> Result<Vec<Part>, QueueError> {

@@ -143,6 +143,13 @@ impl Record {
         metadata
     }
 
+    /// What it holds, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let header = |(name, value): &(String, Option<Vec<u8>>)| name.len() + value.as_ref().map_or(0, Vec::len);
+        let kept = [&self.original, &self.key].map(|bytes| bytes.as_ref().map_or(0, Vec::len));
+        self.headers.iter().map(header).sum::<usize>() + kept.iter().sum::<usize>()
+    }
+
     /// Where its job stood first.
     pub(crate) fn source(&self) -> &Source {
         self.envelope.as_ref().map_or(&self.place, |envelope| &envelope.source)

@@ -207,6 +207,11 @@ impl Scan {
         Ok(extent)
     }
 
+    /// Whether there is such a topic.
+    pub(crate) fn is_there(&self, topic: &str) -> Result<bool, QueueError> {
+        Ok(!self.partitions(topic)?.is_empty())
+    }
+
     /// Where `topic` has partitions; nowhere, if there is no such topic.
     fn partitions(&self, topic: &str) -> Result<Vec<i32>, QueueError> {
         let failed = |e: KafkaError| self.explain(&e, "find topic", topic);

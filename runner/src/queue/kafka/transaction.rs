@@ -65,8 +65,6 @@ impl Transactions {
         let mut config = client::transactional_producer(options, id);
         config
             .set("transaction.timeout.ms", timeout.as_millis().to_string())
-            // A topic's limit is on what is sent to it at a time: most topics take more than this.
-            .set("batch.size", "262144")
             // A transaction right behind another is put off for this time: the default, 100 ms, would be most of it.
             .set("retry.backoff.ms", "5")
             .set("retry.backoff.max.ms", "100");
