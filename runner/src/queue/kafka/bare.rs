@@ -133,7 +133,9 @@ impl BareTopic {
             .set("enable.auto.commit", "true")
             .set("auto.commit.interval.ms", "100")
             .set("enable.partition.eof", "false")
+            .set("queued.min.messages", "100000")
             .set("queued.max.messages.kbytes", "65536")
+            .set("fetch.queue.backoff.ms", "2")
             .create()?;
         let mut list = self.list();
         list.set_all_offsets(Offset::Beginning)?;
