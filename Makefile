@@ -12,8 +12,7 @@ demo: build guests ## Run real work through a real runner, to see what Sandhog d
 	target/release/sandhog-demo
 
 bench: build ## Measure this machine, each figure beside a limit measured in the same run (BENCH="--quick" for a minute's worth)
-	tools/build-guests --into target/bench ordinary sdk
-	target/release/sandhog bench --handler target/bench/ordinary.wasm --handler target/bench/sdk.wasm --dir target $(BENCH)
+	tools/bench $(BENCH)
 
 test: system ## Everything, from nothing: format, lints, documents, guests, all tests
 	tools/test

@@ -22,6 +22,7 @@ mod drain;
 mod enqueue;
 mod folder;
 mod idle;
+mod kafka;
 mod machine;
 mod report;
 mod runner;
@@ -43,6 +44,8 @@ pub(crate) struct Options {
     pub(crate) quick: bool,
     /// Where the work's files are made.
     pub(crate) dir: PathBuf,
+    /// `HOST:PORT` of a Kafka that is to be measured too.
+    pub(crate) kafka: Option<String>,
 }
 
 /// Options that make no sense.
@@ -71,6 +74,7 @@ pub(crate) struct Bench {
     quick: bool,
     runs: Option<u32>,
     dir: PathBuf,
+    kafka: Option<String>,
     /// The defaults, which no file and no variable changes.
     config: Config,
     cores: u32,
@@ -97,9 +101,9 @@ impl Bench {
         let nothing = Environment { variables: std::collections::BTreeMap::new(), cores };
         let config = Config::resolve(&crate::config::Flags::default(), &nothing, None).expect("the defaults are sound");
         let subjects = subject::read(&options.handlers, options.body.as_deref(), config.body_bytes_max)?;
-        let Options { only, quick, runs, dir, .. } = options;
-        let wanted = wanted(names(&subjects), &only)?;
-        Ok(Bench { subjects, wanted, quick, runs, dir, config, cores })
+        let Options { only, quick, runs, dir, kafka, .. } = options;
+        let wanted = wanted(names(&subjects, kafka.is_some()), &only)?;
+        Ok(Bench { subjects, wanted, quick, runs, dir, kafka, config, cores })
     }
 
     /// What the figures depend on.
@@ -134,6 +138,9 @@ impl Bench {
         idle::measure(&mut session).await.context("cannot measure `idle`")?;
         backlog::measure(&mut session).await.context("cannot measure `backlog`")?;
         start::measure(&mut session).await.context("cannot measure `start`")?;
+        if let Some(brokers) = &self.kafka {
+            kafka::measure(&mut session, brokers).await.context("cannot measure `kafka`")?;
+        }
         Ok(session.figures)
     }
 
@@ -181,10 +188,11 @@ impl Session<'_> {
 }
 
 /// The names of all figures, in the order in which they are measured.
-fn names(subjects: &[Subject]) -> Vec<String> {
+fn names(subjects: &[Subject], kafka: bool) -> Vec<String> {
     let mut names: Vec<String> = subjects.iter().flat_map(|subject| attempt::names(&subject.name)).collect();
     names.extend(subjects.iter().flat_map(|subject| drain::names(&subject.name)));
-    let fixed = [&enqueue::NAMES[..], &idle::NAMES, &backlog::NAMES, &start::NAMES];
+    let kafka = if kafka { &kafka::NAMES[..] } else { &[] };
+    let fixed = [&enqueue::NAMES[..], &idle::NAMES, &backlog::NAMES, &start::NAMES, kafka];
     names.extend(fixed.into_iter().flatten().map(|&name| name.to_owned()));
     names
 }

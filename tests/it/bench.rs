@@ -6,6 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::eventually;
+use crate::kafka::Broker;
 use crate::support::TestRunner;
 
 const FIELDS: [&str; 7] = ["limit", "met", "name", "ratio", "target", "unit", "value"];
@@ -60,6 +61,21 @@ fn handler_of_a_file_is_drained_by_a_real_runner_beside_a_bare_pipeline() {
     assert_eq!(figures[0]["name"], "drain/idle/unique-ids");
     assert!(figures[0]["value"].as_f64().unwrap() > 100.0, "{}", figures[0]);
     assert_eq!(left_over(&runner), [""; 0]);
+}
+
+#[test]
+fn kafka_is_measured_where_one_is_named_and_nothing_stays_in_it() {
+    let Some(broker) = Broker::shared() else { return };
+    let runner = TestRunner::new();
+    let output = bench(&runner, &["--json", "--kafka", broker.address(), "--only", "kafka/drain"]);
+    let figures = figures(&output);
+    let names: Vec<&str> = figures.iter().map(|figure| figure["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["kafka/drain", "kafka/drain/exactly-once"]);
+    for figure in &figures {
+        assert!(figure["value"].as_f64().unwrap() > 100.0 && figure["limit"].as_f64().unwrap() > 100.0, "{figure}");
+    }
+    assert_eq!(left_over(&runner), [""; 0]);
+    eventually!(!broker.topics().iter().any(|topic| topic.starts_with("sandhog-bench-")));
 }
 
 #[test]

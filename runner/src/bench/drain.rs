@@ -103,7 +103,12 @@ pub(super) async fn fill(
 
 /// The queue of a folder, as its runner has it.
 pub(super) async fn open_queue(session: &Session<'_>, folder: &Path) -> Result<Arc<dyn Queue>> {
-    let queue = Some(format!("sqlite:{}", folder.join("sandhog.db").display()));
+    open_queue_at(session, format!("sqlite:{}", folder.join("sandhog.db").display())).await
+}
+
+/// The queue of this name, with the defaults.
+pub(super) async fn open_queue_at(session: &Session<'_>, url: String) -> Result<Arc<dyn Queue>> {
+    let queue = Some(url);
     let nothing = Environment { variables: std::collections::BTreeMap::new(), cores: session.bench.cores };
     let config = Config::resolve(&Flags { queue, ..Flags::default() }, &nothing, None)?;
     Ok(queue::open(&config).await?)

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 
-use super::drain::{completed, open_progress, open_queue};
+use super::drain::open_queue;
 use super::runner::{Hear, Runner};
 use super::{Figure, Session, Target, millis, quantile, subject};
+use crate::queue::Queue;
 
 pub(super) const NAMES: [&str; 4] = ["idle/start-p50", "idle/start-p99", "idle/cpu", "idle/memory"];
 
@@ -29,14 +30,14 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// How long nothing happens.
 const REST: Duration = Duration::from_secs(5);
 
-/// How often is looked whether all jobs are done.
+/// How often is looked whether all jobs were started.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// How long they may take after the last one.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// When each job's line came, by its id.
-type Heard = Arc<Mutex<HashMap<String, Instant>>>;
+pub(super) type Heard = Arc<Mutex<HashMap<String, Instant>>>;
 
 /// What is read of a line of the log.
 #[derive(Deserialize)]
@@ -60,24 +61,8 @@ pub(super) async fn measure(session: &mut Session<'_>) -> Result<()> {
     if session.wants_any([p50, p99, memory]) {
         session.say(p50);
         let queue = open_queue(session, folder.path()).await?;
-        let jobs = session.bench.sized(2_000, 600);
-        let mut enqueued = Vec::new();
-        let begun = tokio::time::Instant::now();
-        for number in 0..jobs {
-            tokio::time::sleep_until(begun + PAUSE * number).await;
-            let answers = queue.enqueue(subject.new_jobs(number.into(), 1, false)).await?;
-            let now = Instant::now();
-            enqueued.extend(answers.into_iter().map(|answer| (answer.id, now)));
-        }
+        let times = delays(session, &*queue, &heard).await?;
         queue.close().await;
-        let progress = open_progress(folder.path())?;
-        let last = Instant::now();
-        while completed(&progress)?.jobs < u64::from(jobs) {
-            ensure!(last.elapsed() < PATIENCE, "not all jobs ended within {PATIENCE:?}");
-            tokio::time::sleep(LOOK).await;
-        }
-        let times = delays(&enqueued, &heard);
-        ensure!(times.len() == enqueued.len(), "only {} of {jobs} jobs said that they were started", times.len());
         session.report(Figure::new(p50, quantile(&times, 0.5), "ms", START_P50_MS, WITHIN));
         session.report(Figure::new(p99, quantile(&times, 0.99), "ms", START_P99_MS, WITHIN));
     }
@@ -93,7 +78,7 @@ pub(super) async fn measure(session: &mut Session<'_>) -> Result<()> {
 }
 
 /// Notes when each job's line came.
-fn hear(heard: &Heard) -> Hear {
+pub(super) fn hear(heard: &Heard) -> Hear {
     let heard = Arc::clone(heard);
     Box::new(move |now, line| {
         let Ok(Line { job_id: Some(id), message: Some(message) }) = serde_json::from_str(line) else { return };
@@ -103,8 +88,32 @@ fn hear(heard: &Heard) -> Hear {
     })
 }
 
-/// Milliseconds from the answer that a job is durable to its line. A job may be started before the answer is here.
-fn delays(enqueued: &[(String, Instant)], heard: &Heard) -> Vec<f64> {
+/// Enqueues 200 jobs a second for a while, for a runner that is ready. Answers the milliseconds from the answer that each is
+/// durable to its line. A job may be started before the answer is here.
+pub(super) async fn delays(session: &Session<'_>, queue: &dyn Queue, heard: &Heard) -> Result<Vec<f64>> {
+    let subject = subject::says_so();
+    let jobs = session.bench.sized(2_000, 600);
+    let mut enqueued = Vec::new();
+    let begun = tokio::time::Instant::now();
+    for number in 0..jobs {
+        tokio::time::sleep_until(begun + PAUSE * number).await;
+        let answers = queue.enqueue(subject.new_jobs(number.into(), 1, false)).await?;
+        let now = Instant::now();
+        enqueued.extend(answers.into_iter().map(|answer| (answer.id, now)));
+    }
+    let last = Instant::now();
+    loop {
+        let times = heard_after(&enqueued, heard);
+        if times.len() == enqueued.len() {
+            return Ok(times);
+        }
+        ensure!(last.elapsed() < PATIENCE, "only {} of {jobs} jobs were started within {PATIENCE:?}", times.len());
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Milliseconds to the line of each job whose line is here.
+fn heard_after(enqueued: &[(String, Instant)], heard: &Heard) -> Vec<f64> {
     let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
     let delay = |(id, enqueued): &(String, Instant)| Some(millis(heard.get(id)?.saturating_duration_since(*enqueued)));
     enqueued.iter().filter_map(delay).collect()

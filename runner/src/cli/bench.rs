@@ -39,6 +39,9 @@ pub(super) struct Bench {
     /// Where the folder is made: the disk that is measured
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
+    /// A Kafka to measure the queue on, too; the topics that are made there are deleted at the end
+    #[arg(long, value_name = "HOST:PORT")]
+    kafka: Option<String>,
     /// An array of objects; the conditions are an object in a line on stderr
     #[arg(long)]
     json: bool,
@@ -62,6 +65,7 @@ impl Bench {
             runs: self.runs,
             quick: self.quick,
             dir: self.dir,
+            kafka: self.kafka,
         })?;
         let conditions = bench.conditions()?;
         if json {

@@ -22,6 +22,7 @@ use super::{
     Settlement, Shown, Stats,
 };
 
+pub(crate) mod bare;
 pub(crate) mod client;
 mod commit;
 mod consumer;
@@ -36,6 +37,7 @@ mod inbox;
 mod inspect;
 mod options;
 mod parked;
+pub(crate) mod progress;
 pub(crate) mod record;
 mod right;
 mod scan;

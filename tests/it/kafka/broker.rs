@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::topic::Topic;
 use crate::support::project;
@@ -14,6 +18,9 @@ const VARIABLE: &str = "SANDHOG_TEST_KAFKA";
 
 /// What the script exits with where there is no Java, or no Maven to fetch Kafka.
 const CANNOT_BE_HAD: i32 = 3;
+
+/// How long the broker may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// A broker, or three.
 #[derive(Debug)]
@@ -89,6 +96,14 @@ impl Broker {
         // A broker may see several runs of the tests: the process's number tells them apart.
         let name = format!("jobs-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         Topic::named(self.address.clone(), name)
+    }
+
+    /// The names of all topics.
+    pub(crate) fn topics(&self) -> Vec<String> {
+        let consumer: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", &self.address).create().expect("the settings are sound");
+        let metadata = consumer.fetch_metadata(None, ANSWER_WITHIN).expect("the broker answers");
+        metadata.topics().iter().map(|topic| topic.name().to_owned()).collect()
     }
 
     /// The folder of a node of its own: `data`, `log`, `server.properties`.

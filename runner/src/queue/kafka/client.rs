@@ -31,7 +31,9 @@ pub(crate) fn consumer(options: &Options, protocol: Protocol) -> ClientConfig {
         .set("fetch.wait.max.ms", "50")
         // For each partition, since their queues are split: so much memory for a partition at most, and one fetch more.
         .set("queued.min.messages", "10000")
-        .set("queued.max.messages.kbytes", "1024");
+        .set("queued.max.messages.kbytes", "1024")
+        // How soon more is fetched when there is room again: by default a second, in which all of it was worked long ago.
+        .set("fetch.queue.backoff.ms", "10");
     if protocol == Protocol::Consumer {
         // Each topic's partitions are shared by itself. The broker's default counts all of them together: one runner then has
         // the jobs, and the others have the delays, which are as many partitions and no work.

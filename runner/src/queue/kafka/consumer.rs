@@ -141,6 +141,7 @@ impl Consumer {
     }
 
     fn hear(&mut self, work: Work) {
+        self.shared.right.settled(work.settles.iter().map(|settle| settle.receipt.record));
         for settle in work.settles {
             self.settle(settle);
         }

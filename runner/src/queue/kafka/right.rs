@@ -5,6 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+
 use crate::queue::Receipt;
 
 /// A consumer's thread that did not turn for so long may have lost its partitions without having heard of it: the process was
@@ -14,8 +16,8 @@ pub(super) const STANDSTILL: Duration = Duration::from_secs(3);
 /// What is held, as seen from any thread.
 #[derive(Debug)]
 pub(super) struct Right {
-    /// Partitions that are held, by their tenure: a number that no other time of holding one has.
-    tenures: Mutex<HashSet<i64>>,
+    /// Partitions that are held, by their tenure: a number that no other time of holding one has. Every attempt asks.
+    tenures: ArcSwap<HashSet<i64>>,
     /// Deliveries that were started and are not settled.
     started: Mutex<HashSet<i64>>,
     since: Instant,
@@ -27,7 +29,12 @@ pub(super) struct Right {
 
 impl Right {
     pub(super) fn new() -> Right {
-        Right { tenures: Mutex::default(), started: Mutex::default(), since: Instant::now(), turned: AtomicI64::new(0) }
+        Right {
+            tenures: ArcSwap::default(),
+            started: Mutex::default(),
+            since: Instant::now(),
+            turned: AtomicI64::new(0),
+        }
     }
 
     /// The consumer's thread turns. Answers how long it had not.
@@ -38,18 +45,18 @@ impl Right {
     }
 
     pub(super) fn gain(&self, tenure: i64) {
-        self.tenures().insert(tenure);
+        self.change(|tenures| tenures.insert(tenure));
     }
 
     pub(super) fn lose(&self, tenure: i64) {
-        self.tenures().remove(&tenure);
+        self.change(|tenures| tenures.remove(&tenure));
     }
 
     /// Whether a delivery may be started.
     pub(super) fn holds(&self, receipt: Receipt) -> bool {
         let turned = u64::try_from(self.turned.load(Ordering::Acquire)).unwrap_or(0);
         let stood = self.since.elapsed().saturating_sub(Duration::from_millis(turned));
-        stood < STANDSTILL && self.tenures().contains(&receipt.fence)
+        stood < STANDSTILL && self.tenures.load().contains(&receipt.fence)
     }
 
     pub(super) fn start(&self, receipt: Receipt) {
@@ -60,12 +67,20 @@ impl Right {
         self.started().contains(&delivery)
     }
 
-    pub(super) fn settled(&self, delivery: i64) {
-        self.started().remove(&delivery);
+    /// They are over. Many at a time: every attempt that starts waits for this.
+    pub(super) fn settled(&self, deliveries: impl Iterator<Item = i64>) {
+        let mut started = self.started();
+        for delivery in deliveries {
+            started.remove(&delivery);
+        }
     }
 
-    fn tenures(&self) -> std::sync::MutexGuard<'_, HashSet<i64>> {
-        self.tenures.lock().expect("nobody panics while holding the tenures")
+    fn change(&self, change: impl Fn(&mut HashSet<i64>) -> bool) {
+        self.tenures.rcu(|tenures| {
+            let mut tenures = HashSet::clone(tenures);
+            change(&mut tenures);
+            tenures
+        });
     }
 
     fn started(&self) -> std::sync::MutexGuard<'_, HashSet<i64>> {

@@ -57,7 +57,7 @@ impl Consumer {
     }
 
     pub(super) fn commit(&mut self) {
-        let at_once = !self.commit_for.is_empty() || self.closing.is_some();
+        let at_once = !self.commit_for.is_empty() || self.closing.is_some() || self.batch.is_full();
         self.commit_now(at_once);
         let Some(group) = &self.group else {
             self.commit_for.clear();
@@ -93,5 +93,11 @@ impl Consumer {
 impl Batch {
     fn is_empty(&self) -> bool {
         self.writes.is_empty() && self.told.is_empty() && self.telling.is_empty()
+    }
+
+    /// Whether it is worth a transaction at once. What waits for one holds up others: a runner receives so much, and no more
+    /// before that is settled.
+    fn is_full(&self) -> bool {
+        self.writes.len() >= TRANSACTION_MAX || self.told.len() >= TRANSACTION_MAX
     }
 }

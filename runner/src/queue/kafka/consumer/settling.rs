@@ -20,7 +20,6 @@ const WRITE_AGAIN_MAX: Duration = Duration::from_secs(10);
 impl Consumer {
     pub(super) fn settle(&mut self, settle: Settle) {
         let delivery = settle.receipt.record;
-        self.shared.right.settled(delivery);
         // Not held: its partition was given up, and who is told hears that as the answer is dropped.
         if self.flight.get(delivery).is_none() {
             return;
