@@ -18,6 +18,7 @@ use crate::outcome::{Disposition, Failure, Kind};
 pub mod kafka;
 mod offsets;
 mod open;
+mod runner_files;
 pub mod sqlite;
 mod told;
 

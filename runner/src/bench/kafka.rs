@@ -160,7 +160,7 @@ async fn committed_rate(topic: &Arc<BareTopic>, group: &str, jobs: u64) -> Resul
                 }
             }
             ensure!(begun.elapsed() < PATIENCE, "only {committed} of {jobs} jobs ended within {PATIENCE:?}");
-            std::thread::sleep(LOOK);
+            std::thread::park_timeout(LOOK);
         }
     });
     looked.await.context("looking at the offsets broke down")?

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use self::inbox::{How, Inbox, Order, Settle};
 use self::parked::Parking;
 use self::right::Right;
+use self::slots::Slots;
 use self::topics::Topics;
 use self::write::{Deliveries, Producer};
 use super::told::Told;
@@ -41,6 +42,8 @@ pub(crate) mod progress;
 pub(crate) mod record;
 mod right;
 mod scan;
+mod slots;
+mod suspects;
 mod tier;
 pub(crate) mod topics;
 mod transaction;
@@ -66,6 +69,7 @@ struct Shared {
     context: client::Context,
     inbox: Arc<Inbox>,
     right: Right,
+    slots: Slots,
     parking: Parking,
     producer: ArcSwap<Producer>,
 }
@@ -107,6 +111,7 @@ impl KafkaQueue {
             context,
             inbox,
             right: Right::new(),
+            slots: Slots::default(),
             parking: Parking::default(),
             producer: ArcSwap::from_pointee(producer),
         });
@@ -275,12 +280,13 @@ impl Release for Shared {
         self.right.holds(receipt)
     }
 
-    fn executing(&self, receipt: Receipt, _alone: bool) -> u32 {
-        self.right.start(receipt);
-        0
+    fn executing(&self, receipt: Receipt, alone: bool) -> u32 {
+        self.slots.executing(self.right.start(receipt.record), alone)
     }
 
-    fn executed(&self, _slot: u32) {}
+    fn executed(&self, slot: u32) {
+        self.slots.executed(slot);
+    }
 }
 
 impl std::fmt::Debug for Shared {

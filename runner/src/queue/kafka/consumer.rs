@@ -12,6 +12,7 @@ use super::flight::{Flight, Stage};
 use super::group::Group;
 use super::inbox::{Order, Work};
 use super::right::STANDSTILL;
+use super::suspects::Suspects;
 use super::write::Why;
 use super::{Shared, client};
 use crate::clock::UnixMs;
@@ -39,6 +40,7 @@ pub(super) struct Consumer {
     /// How it is joined.
     protocol: client::Protocol,
     flight: Flight,
+    suspects: Suspects,
     tenures: i64,
     demand: Option<Demand>,
     leaving: Option<Leaving>,
@@ -56,6 +58,8 @@ pub(super) struct Consumer {
     more: bool,
     /// A thread follows what is parked.
     follows_parked: bool,
+    /// It was tried to enter this runner into its state folder.
+    entered: bool,
 }
 
 /// What is committed together, with transactions.
@@ -85,6 +89,7 @@ impl Consumer {
             group: None,
             join_at: Instant::now(),
             flight: Flight::default(),
+            suspects: Suspects::default(),
             tenures: 0,
             demand: None,
             leaving: None,
@@ -97,6 +102,7 @@ impl Consumer {
             unwritable: HashSet::new(),
             more: false,
             follows_parked: false,
+            entered: false,
         }
     }
 
@@ -111,6 +117,7 @@ impl Consumer {
             group.leave();
         }
         self.shared.parking.close();
+        std::mem::take(&mut self.suspects).leave(self.now());
         self.shared.inbox.end();
         if let Some(told) = told {
             told.send(()).ok();
@@ -125,6 +132,7 @@ impl Consumer {
         }
         self.hear(work);
         self.keep_time();
+        self.suspects.keep(self.now());
         self.meet();
         self.more = !self.stopped && self.take_in();
         self.hand_over();

@@ -3,6 +3,8 @@
 //! Records that others write have none. Ours (in the tiers, parked, dead, and what was requeued) carry it from topic to
 //! topic. It may be forged by whoever may write to the topics, and then lies about counts and times, no more.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixMs;
@@ -120,14 +122,14 @@ pub(crate) enum Key {
 impl Envelope {
     /// What is known of a job whose first record stands at `source`.
     pub(crate) fn first(source: Source, id: Option<String>, job_type: Option<String>, key: Option<&[u8]>) -> Envelope {
-        let Source { topic, partition, offset, timestamp } = &source;
+        let Source { topic, partition, offset, .. } = &source;
         let place = format!("{topic}/{partition}/{offset}");
         Envelope {
-            record: format!("{place}@{}", timestamp.0),
+            record: source.to_string(),
             id: id.unwrap_or(place),
             job_type,
             key: key.map(Key::of),
-            enqueued_at: *timestamp,
+            enqueued_at: source.timestamp,
             source,
             ..Envelope::default()
         }
@@ -159,6 +161,16 @@ impl Envelope {
             self.failed_attempts.push(attempt.clone());
         }
         self.last_attempt = Some(attempt);
+    }
+}
+
+// === impl Source ===
+
+/// The record id of a job whose first record stands here.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Source { topic, partition, offset, timestamp } = self;
+        write!(f, "{topic}/{partition}/{offset}@{}", timestamp.0)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::inbox::Received;
 use super::record::Record;
+use super::slots::Mark;
 use super::tier::Then;
 use super::write::Writing;
 use crate::clock::UnixMs;
@@ -263,7 +264,7 @@ impl Flight {
                 *of -= 1;
             }
             let receipt = Receipt { record: delivery, fence: held.tenure };
-            out.push(Received { job: Arc::clone(job), alone: false, receipt });
+            out.push(Received { job: Arc::clone(job), alone: false, receipt, mark: Mark::of(&held.record) });
         }
         if lane.waiting.is_empty() {
             // Types are somebody else's to name: nothing may be left of those that are gone.

@@ -7,6 +7,7 @@ use rdkafka::error::KafkaError;
 use tokio::sync::{Notify, oneshot};
 
 use super::commit::Committed;
+use super::slots::Mark;
 use crate::job::Job;
 use crate::queue::told::Told;
 use crate::queue::{Demand, QueueError, Receipt, Settlement};
@@ -59,6 +60,7 @@ pub(super) struct Received {
     pub(super) job: Arc<Job>,
     pub(super) alone: bool,
     pub(super) receipt: Receipt,
+    pub(super) mark: Mark,
 }
 
 /// A delivery comes back.

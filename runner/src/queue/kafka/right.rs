@@ -1,12 +1,14 @@
 //! Which deliveries this runner has the right to: those of partitions that it holds.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use super::inbox::Received;
+use super::slots::Mark;
 use crate::queue::Receipt;
 
 /// A consumer's thread that did not turn for so long may have lost its partitions without having heard of it: the process was
@@ -18,11 +20,17 @@ pub(super) const STANDSTILL: Duration = Duration::from_secs(3);
 pub(super) struct Right {
     /// Partitions that are held, by their tenure: a number that no other time of holding one has. Every attempt asks.
     tenures: ArcSwap<HashSet<i64>>,
-    /// Deliveries that were started and are not settled.
-    started: Mutex<HashSet<i64>>,
+    /// Deliveries that were handed out and are not settled.
+    handed: Mutex<HashMap<i64, Handed>>,
     since: Instant,
     /// When the consumer's thread last turned, in milliseconds since then.
     turned: AtomicI64,
+}
+
+#[derive(Debug)]
+struct Handed {
+    mark: Mark,
+    started: bool,
 }
 
 // === impl Right ===
@@ -31,7 +39,7 @@ impl Right {
     pub(super) fn new() -> Right {
         Right {
             tenures: ArcSwap::default(),
-            started: Mutex::default(),
+            handed: Mutex::default(),
             since: Instant::now(),
             turned: AtomicI64::new(0),
         }
@@ -59,19 +67,29 @@ impl Right {
         stood < STANDSTILL && self.tenures.load().contains(&receipt.fence)
     }
 
-    pub(super) fn start(&self, receipt: Receipt) {
-        self.started().insert(receipt.record);
+    /// These are about to be handed out.
+    pub(super) fn hand_out(&self, received: &[Received]) {
+        let handed = |one: &Received| (one.receipt.record, Handed { mark: one.mark, started: false });
+        self.handed().extend(received.iter().map(handed));
+    }
+
+    /// A delivery is started. Answers the mark of its job.
+    pub(super) fn start(&self, delivery: i64) -> Mark {
+        let mut handed = self.handed();
+        let handed = handed.get_mut(&delivery).expect("what is started was handed out, and is not settled");
+        handed.started = true;
+        handed.mark
     }
 
     pub(super) fn was_started(&self, delivery: i64) -> bool {
-        self.started().contains(&delivery)
+        self.handed().get(&delivery).is_some_and(|handed| handed.started)
     }
 
     /// They are over. Many at a time: every attempt that starts waits for this.
     pub(super) fn settled(&self, deliveries: impl Iterator<Item = i64>) {
-        let mut started = self.started();
+        let mut handed = self.handed();
         for delivery in deliveries {
-            started.remove(&delivery);
+            handed.remove(&delivery);
         }
     }
 
@@ -83,7 +101,7 @@ impl Right {
         });
     }
 
-    fn started(&self) -> std::sync::MutexGuard<'_, HashSet<i64>> {
-        self.started.lock().expect("nobody panics while holding what was started")
+    fn handed(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Handed>> {
+        self.handed.lock().expect("nobody panics while holding what was handed out")
     }
 }

@@ -18,6 +18,7 @@ use crate::clock::UnixMs;
 use crate::job::Job;
 use crate::outcome::{Disposition, Failure, RetryAfter};
 use crate::queue::AttemptRecord;
+use crate::queue::runner_files::suspect;
 use crate::queue::told::Told;
 
 /// A record of ours.
@@ -77,6 +78,8 @@ pub(super) enum Why {
     Unserved,
     /// It is none.
     Malformed(String),
+    /// So many runners died while they executed it, the last one while it ran alone.
+    Suspect(u32),
 }
 
 // === impl Write ===
@@ -116,6 +119,11 @@ impl Write {
             Why::Malformed(reason) => {
                 envelope.job_type = None;
                 bury(&mut envelope, Failure::new(crate::outcome::Kind::Malformed, reason), names, now)
+            }
+            Why::Suspect(deaths) => {
+                envelope.attempts = envelope.attempts.saturating_add(deaths);
+                envelope.interruptions = envelope.interruptions.saturating_add(deaths);
+                bury(&mut envelope, suspect(), names, now)
             }
             Why::Settled(Disposition::Park, _) | Why::Unserved => {
                 envelope.due_at = None;

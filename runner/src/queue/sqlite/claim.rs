@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::together::Together;
 use crate::clock::UnixMs;
 use crate::job::Job;
+use crate::queue::runner_files::DEATHS_UNTIL_ALONE;
 use crate::queue::{Demand, Receipt};
 
 /// At most this many jobs in one claim.
@@ -18,9 +19,6 @@ const CLAIMED_BYTES_MAX: usize = 16 << 20;
 
 /// So many types are looked at for a handler of `*` in one claim; the next begins where this one ended.
 const OTHER_TYPES_MAX: usize = 256;
-
-/// From this many deaths of runners on, a job runs alone.
-const DEATHS_UNTIL_ALONE: u32 = 2;
 
 static MARK: LazyLock<Together> = LazyLock::new(|| {
     Together::of(|rows| {

@@ -1,20 +1,18 @@
 //! What runners on one file have beside it: locks, slot files and the bell.
 
 use std::fmt::Debug;
-use std::fs::{File, TryLockError};
-use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Weak;
 
 use tracing::{debug, warn};
 
+use super::Shared;
 use super::bell::Bell;
-use super::{Shared, schema};
 use crate::queue::QueueError;
-
-/// More than this is not read of a slot file: no runner has as many slots.
-const SLOT_FILE_BYTES_MAX: u64 = 24 << 20;
+use crate::queue::runner_files::RunnerFiles;
 
 /// A thread that waits for a lock needs next to no stack.
 const WATCH_STACK_BYTES: usize = 128 << 10;
@@ -63,6 +61,7 @@ pub(super) trait SlotFile: Debug + Send + Sync {
 #[derive(Debug)]
 pub(super) struct DiskFolder {
     path: PathBuf,
+    files: RunnerFiles,
     bell: Bell,
 }
 
@@ -71,16 +70,8 @@ pub(super) struct DiskFolder {
 impl DiskFolder {
     /// Makes the folder, if it is not there.
     pub(super) fn open(path: &Path) -> Result<DiskFolder, QueueError> {
-        schema::make_private_dir(&path.join("runners"))?;
-        Ok(DiskFolder { path: path.to_owned(), bell: Bell::open(path)? })
-    }
-
-    fn lock_path(&self, id: i64) -> PathBuf {
-        self.path.join(format!("runners/{id}.lock"))
-    }
-
-    fn slots_path(&self, id: i64) -> PathBuf {
-        self.path.join(format!("runners/{id}.slots"))
+        let files = RunnerFiles::open(path.join("runners"))?;
+        Ok(DiskFolder { path: path.to_owned(), files, bell: Bell::open(path)? })
     }
 }
 
@@ -90,52 +81,27 @@ impl Folder for DiskFolder {
     }
 
     fn lock(&mut self, id: i64) -> io::Result<Option<Box<dyn Lock>>> {
-        let mut options = File::options();
-        let lock = options.write(true).create(true).truncate(false).mode(0o600).open(self.lock_path(id))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Some(Box::new(lock))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(e)) => Err(e),
-        }
+        Ok(self.files.lock(id)?.map(|lock| Box::new(lock) as Box<dyn Lock>))
     }
 
     fn make_slot_file(&mut self, id: i64, bytes: usize) -> io::Result<Box<dyn SlotFile>> {
-        let mut options = File::options();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(self.slots_path(id))?;
-        file.write_all_at(&vec![0; bytes], 0)?;
-        Ok(Box::new(file))
+        Ok(Box::new(self.files.make_slots(id, bytes)?))
     }
 
     fn read_slot_file(&self, id: i64) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        match File::open(self.slots_path(id)) {
-            Ok(file) => file.take(SLOT_FILE_BYTES_MAX).read_to_end(&mut bytes)?,
-            Err(e) if e.kind() == ErrorKind::NotFound => 0,
-            Err(e) => return Err(e),
-        };
-        Ok(bytes)
+        self.files.read_slots(id)
     }
 
     fn released(&self) -> Vec<i64> {
-        let entries = std::fs::read_dir(self.path.join("runners")).into_iter().flatten().flatten();
-        let locks = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "lock"));
-        let ids = locks.filter_map(|path| path.file_stem()?.to_str()?.parse().ok());
-        ids.filter(|id| File::open(self.lock_path(*id)).is_ok_and(|lock| lock.try_lock().is_ok())).collect()
+        self.files.released()
     }
 
     fn remove_files(&mut self, id: i64) {
-        for path in [self.slots_path(id), self.lock_path(id)] {
-            match std::fs::remove_file(&path) {
-                Err(e) if e.kind() != ErrorKind::NotFound => {
-                    debug!(path = %path.display(), error = %e, "cannot remove a runner's file");
-                }
-                Ok(()) | Err(_) => {}
-            }
-        }
+        self.files.remove(id);
     }
 
     fn watch_lock(&mut self, id: i64, shared: Weak<Shared>) {
-        let file = match File::open(self.lock_path(id)) {
+        let file = match File::open(self.files.lock_path(id)) {
             Ok(file) => file,
             Err(e) => {
                 debug!(runner = id, error = %e, "cannot watch the lock of another runner");

@@ -16,7 +16,7 @@ use super::folder::{Folder, Lock};
 use super::slots::{self, SLOT_BYTES, Slot};
 use super::tally::Tally;
 use crate::clock::UnixMs;
-use crate::outcome::{Failure, Kind};
+use crate::queue::runner_files;
 
 /// A peer whose lease stood still for so many of our own heartbeats, and one more, does nothing any more. They are counted
 /// rather than timed: where the file was locked for all of us, nobody is dead.
@@ -264,7 +264,7 @@ fn interrupt(connection: &Connection, id: i64, slot: Slot, end: End, now: UnixMs
         return Ok(false);
     }
     count_start(connection, slot, id, died, now)?;
-    let failure = Failure::new(Kind::Suspect, "runners died while they executed it, the last one while it ran alone");
+    let failure = runner_files::suspect();
     connection
         .prepare_cached("update job set state = 4, ended_at_ms = ?2, kind = ?3, message = ?4 where record = ?1")?
         .execute(params![slot.receipt.record, now.0, failure.kind.as_str(), failure.message])?;

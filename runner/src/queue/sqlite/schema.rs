@@ -1,6 +1,6 @@
 //! The file's form: how it is opened, its tables, and their version.
 
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -145,14 +145,6 @@ pub(super) fn open_reader(path: &Path, busy: Duration) -> Result<Connection, Que
     set_patience(&mut connection, busy).map_err(failed)?;
     connection.execute_batch("pragma query_only = 1; pragma temp_store = memory;").map_err(failed)?;
     Ok(connection)
-}
-
-/// Makes a directory that only its owner can enter.
-pub(super) fn make_private_dir(path: &Path) -> Result<(), QueueError> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| {
-        QueueError::lasting(format!("cannot make the state folder `{}`: {e}", path.display()))
-            .with_hint("`state_dir` names the folder; it must be writable")
-    })
 }
 
 /// Makes the file for its owner only. It is never opened here when it exists: closing it would drop the locks that SQLite

@@ -73,9 +73,13 @@ impl Consumer {
 
     pub(super) fn hand_over(&mut self) {
         let Some(demand) = self.demand.as_ref().filter(|_| !self.verifying && !self.stopped) else { return };
-        let received = self.flight.hand_out(demand);
+        let mut received = self.flight.hand_out(demand);
+        for (delivery, deaths) in self.suspects.judge(&mut received) {
+            self.bury_suspect(delivery, deaths);
+        }
         if !received.is_empty() {
             self.demand = None;
+            self.shared.right.hand_out(&received);
             self.shared.inbox.hand_over(received);
         }
     }

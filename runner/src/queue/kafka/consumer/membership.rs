@@ -39,6 +39,11 @@ impl Consumer {
             return;
         }
         self.join_at = Instant::now() + AGAIN;
+        if !std::mem::replace(&mut self.entered, true)
+            && let Err(error) = self.suspects.enter(&self.shared.options, &self.shared.slots)
+        {
+            tracing::warn!("{error}: a job that brings down this runner goes unnoticed");
+        }
         let Shared { options, topics, context, inbox, .. } = &*self.shared;
         match Group::join(options, topics, self.protocol, context, inbox) {
             Ok(group) => {
@@ -116,6 +121,7 @@ impl Consumer {
                 for tenure in before + 1..=self.tenures {
                     self.shared.right.gain(tenure);
                 }
+                self.suspects.look(self.shared.options.clock.now());
                 self.say_tiers();
             }
             Some((false, list)) => {

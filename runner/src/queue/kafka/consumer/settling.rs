@@ -9,9 +9,12 @@ use crate::outcome::Disposition;
 use crate::queue::Settled;
 use crate::queue::kafka::flight::Stage;
 use crate::queue::kafka::inbox::{How, Settle, Written};
+use crate::queue::kafka::slots::Mark;
 use crate::queue::kafka::tier::Then;
 use crate::queue::kafka::write::{Sent, Why, Write, Writing, is_full};
 use crate::queue::kafka::{Guarantee, client};
+
+use crate::queue::runner_files::suspect;
 use crate::queue::told::Told;
 
 /// The longest time between tries to write.
@@ -57,11 +60,29 @@ impl Consumer {
         self.shared.options.guarantee == Guarantee::ExactlyOnceInKafka
     }
 
+    /// Its runner died while it ran alone.
+    pub(super) fn bury_suspect(&mut self, delivery: i64, deaths: u32) {
+        if let Some(job) = self.flight.get(delivery).and_then(|held| held.content.job()) {
+            let failure = suspect();
+            tracing::warn!(
+                job.id = %job.id, job.type = %job.job_type, kind = %failure.kind,
+                "job `{}` buried: {}: {}", job.id, failure.kind, failure.message
+            );
+        }
+        self.write(delivery, Why::Suspect(deaths), None);
+    }
+
     /// Its offset is done.
     pub(super) fn done(&mut self, delivery: i64, told: Option<Told>) {
         let Some(held) = self.flight.remove(delivery) else { return };
         let partition = self.group.as_mut().and_then(|group| group.partitions.get_mut(&held.tenure));
         if let Some(partition) = partition {
+            let dead = &self.shared.topics.jobs[partition.role.topic()].names.dead;
+            // Elsewhere than among the dead letters it goes on, as suspect as before.
+            let goes_on = matches!(&held.stage, Stage::Writing(writing) if writing.write.topic != *dead);
+            if !self.suspects.is_empty() && !goes_on {
+                self.suspects.forget(Mark::of(&held.record));
+            }
             partition.offsets.done(held.offset);
             partition.dirty = true;
         }
