@@ -13,7 +13,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Names, Options, client, topics};
@@ -106,7 +106,7 @@ impl BareTopic {
 
     /// Adds `jobs` jobs, one after the other to each partition, with the body that `body` gives for the number.
     pub(crate) fn fill<'b>(&self, jobs: u64, body: impl Fn(u64) -> &'b str) -> Result<(), DrainError> {
-        let producer: BaseProducer = client::producer(&self.options).create()?;
+        let producer: ThreadedProducer<DefaultProducerContext> = client::producer(&self.options).create()?;
         for number in 0..jobs {
             let partition = i32::try_from(number % self.partitions.unsigned_abs() as u64).expect("it is a partition");
             let mut record = BaseRecord::<(), str>::to(self.name()).partition(partition).payload(body(number));
@@ -114,7 +114,7 @@ impl BareTopic {
                 if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
                     return Err(error.into());
                 }
-                producer.poll(Duration::from_millis(1));
+                std::thread::sleep(Duration::from_millis(1));
                 record = back;
             }
         }
