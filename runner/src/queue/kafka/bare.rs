@@ -114,6 +114,7 @@ impl BareTopic {
                 if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
                     return Err(error.into());
                 }
+                #[expect(clippy::disallowed_methods, reason = "the producer tells nobody that it has room")]
                 std::thread::sleep(Duration::from_millis(1));
                 record = back;
             }
