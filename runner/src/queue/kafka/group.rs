@@ -176,6 +176,8 @@ impl Group {
         for place in committed.elements() {
             let (topic, number) = (place.topic().to_owned(), place.partition());
             let Some(role) = topics.role(&topic) else { continue };
+            // Without an answer for this one it would be read from its beginning.
+            place.error()?;
             let mark = match place.offset() {
                 Offset::Offset(mark) => Some(mark),
                 _ => None,

@@ -60,11 +60,17 @@ impl Right {
         self.change(|tenures| tenures.remove(&tenure));
     }
 
-    /// Whether a delivery may be started.
+    /// Whether a delivery may be started. From then on it counts as started: between the two is no moment in which its
+    /// partition could be given up.
     pub(super) fn holds(&self, receipt: Receipt) -> bool {
         let turned = u64::try_from(self.turned.load(Ordering::Acquire)).unwrap_or(0);
         let stood = self.since.elapsed().saturating_sub(Duration::from_millis(turned));
-        stood < STANDSTILL && self.tenures.load().contains(&receipt.fence)
+        let mut handed = self.handed();
+        let holds = stood < STANDSTILL && self.tenures.load().contains(&receipt.fence);
+        if let Some(handed) = handed.get_mut(&receipt.record).filter(|_| holds) {
+            handed.started = true;
+        }
+        holds
     }
 
     /// These are about to be handed out.

@@ -13,9 +13,6 @@ use crate::queue::kafka::{GroupProtocol, Shared, client, parked};
 /// How long what runs may run on when its partition is asked for.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
-/// How long a delivery that was found to be held may take until it is noted as started.
-const STARTING: Duration = Duration::from_millis(30);
-
 /// How long a thing that failed is left alone.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -149,7 +146,7 @@ impl Consumer {
         let since = leaving.since.elapsed();
         let held: Vec<i64> = leaving.tenures.iter().flat_map(|tenure| self.flight.of_tenure(*tenure)).collect();
         let runs = |delivery: &&i64| match self.flight.get(**delivery).map(|held| &held.stage) {
-            Some(Stage::Out) => since < STARTING || self.shared.right.was_started(**delivery),
+            Some(Stage::Out) => self.shared.right.was_started(**delivery),
             Some(Stage::Writing(writing)) => writing.failures == 0,
             _ => false,
         };
@@ -223,36 +220,18 @@ impl Consumer {
 
     /// Whether what was held while the thread stood still is still held.
     pub(super) fn verified(&mut self, error: Option<&KafkaError>) {
-        let Some(group) = &mut self.group else { return };
         match error {
             None => self.hold_again(),
-            Some(error) if is_put_out(error) => {
-                tracing::warn!("its partitions are somebody else's by now: what it held of them changes nothing");
-                for partition in group.partitions.values_mut() {
-                    partition.leaving = true;
-                }
-                for delivery in self.flight.all() {
-                    self.flight.remove(delivery);
-                }
-                self.verifying = false;
-            }
-            Some(_) => self.verifying = group.verify(),
+            Some(error) if is_put_out(error) => self.join_anew(error),
+            // Asked again with the next commit: this member only has yet to hear of a change in its group, or nobody answers.
+            Some(_) => {}
         }
     }
 }
 
 /// Whether a commit was refused because the partitions are another member's.
 fn is_put_out(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{FencedInstanceId, IllegalGeneration, UnknownMemberId};
+    use RDKafkaErrorCode::{FencedInstanceId, FencedMemberEpoch, IllegalGeneration, UnknownMemberId};
     let code = error.rdkafka_error_code();
-    matches!(
-        code,
-        Some(
-            UnknownMemberId
-                | IllegalGeneration
-                | FencedInstanceId
-                | RDKafkaErrorCode::StaleMemberEpoch
-                | RDKafkaErrorCode::FencedMemberEpoch
-        )
-    )
+    matches!(code, Some(UnknownMemberId | IllegalGeneration | FencedInstanceId | FencedMemberEpoch))
 }
