@@ -18,8 +18,12 @@ const RETRY: &str = "[retry]\nmax_failures = 3\nbackoff = { first = '20ms', fact
 /// So many millions a guest counts in a millisecond, on a machine that is neither new nor old.
 const COUNTED_IN_A_MS: usize = 3;
 
-/// What both protocols need to notice a death as soon as the tests' broker lets them.
-pub(super) const CLASSIC: &str =
+/// What both protocols need to notice a death as soon as the tests' broker lets them. Each topic is shared by itself, so that
+/// every member has some of the jobs.
+pub(super) const CLASSIC: &str = "queue.kafka.group_protocol = 'classic'
+queue.kafka.client = { 'session.timeout.ms' = '6000', 'partition.assignment.strategy' = 'range' }";
+/// The same as it is where nothing is set: who keeps a partition goes on with it, and some may have few of the jobs.
+pub(super) const COOPERATIVE: &str =
     "queue.kafka.group_protocol = 'classic'\nqueue.kafka.client = { 'session.timeout.ms' = '6000' }";
 pub(super) const KIP_848: &str = "queue.kafka.group_protocol = 'consumer'";
 
