@@ -201,7 +201,10 @@ impl Consumer {
     fn is_closed(&self) -> bool {
         let Some((_, since)) = &self.closing else { return false };
         let Some(group) = &self.group else { return true };
-        let writes = |delivery: &i64| matches!(self.flight.get(*delivery).map(|held| &held.stage), Some(Stage::Writing(writing)) if writing.sent);
+        let writes = |delivery: &i64| {
+            let stage = self.flight.get(*delivery).map(|held| &held.stage);
+            matches!(stage, Some(Stage::Writing(writing)) if writing.sent)
+        };
         let all: Vec<i64> = group.partitions.keys().copied().collect();
         let busy = self.flight.all().iter().any(writes) || !group.is_committed(&all);
         !busy || since.elapsed() >= LAST_COMMIT

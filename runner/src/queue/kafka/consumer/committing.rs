@@ -63,8 +63,11 @@ impl Consumer {
             self.commit_for.clear();
             return;
         };
+        if self.commit_for.is_empty() || !self.batch.is_empty() {
+            return;
+        }
         let all: Vec<i64> = group.partitions.keys().copied().collect();
-        if !self.commit_for.is_empty() && self.batch.is_empty() && group.is_committed(&all) {
+        if group.is_committed(&all) {
             for told in self.commit_for.drain(..) {
                 told.send(()).ok();
             }

@@ -13,7 +13,6 @@ use crate::queue::kafka::slots::Mark;
 use crate::queue::kafka::tier::Then;
 use crate::queue::kafka::write::{Sent, Why, Write, Writing, is_full};
 use crate::queue::kafka::{Guarantee, client};
-
 use crate::queue::runner_files::suspect;
 use crate::queue::told::Told;
 
@@ -109,8 +108,9 @@ impl Consumer {
 
     pub(super) fn send(&mut self, delivery: i64) {
         let again = self.now().plus(Duration::from_millis(10));
+        let transactional = self.is_transactional();
         let Some(Stage::Writing(writing)) = self.flight.get_mut(delivery).map(|held| &mut held.stage) else { return };
-        if self.shared.options.guarantee == Guarantee::ExactlyOnceInKafka {
+        if transactional {
             writing.sent = true;
             return self.batch.writes.push_back(delivery);
         }
