@@ -53,6 +53,7 @@ pub fn decide(
             body: None,
             after: RetryAfter::Failure(failure),
         },
+        Outcome::NotReady { .. } => Disposition::Park,
         Outcome::Interrupted { .. } => Disposition::Release { at: release_at(job, now), started: true },
         Outcome::Retry(request) => {
             // Neither interrupted starts nor what was before a requeue counts.

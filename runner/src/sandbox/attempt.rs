@@ -33,35 +33,81 @@ pub(super) async fn run(
     stop: &CancellationToken,
     log: &Arc<dyn GuestLog>,
 ) -> Attempt {
-    let bounds = Bounds::new(&component.prepared, limits, stop);
-    let mut instance = match component.shelf.as_ref().and_then(|shelf| shelf.take(&job.job_type)) {
-        Some(mut instance) => {
-            instance.begin(Arc::clone(job), bounds.deadline);
-            instance
+    let (prepared, shelf) = (&component.prepared, component.shelf.as_ref());
+    let mut bounds = Bounds::new(prepared, limits, stop);
+    let waited = shelf.and_then(|shelf| shelf.take(&job.job_type));
+    let mut instance = waited.unwrap_or_else(|| Instance::new(&bounds, Some(Arc::clone(job)), Arc::clone(log)));
+    let began_anew = instance.is_started() || prepared.exports.context;
+    if !instance.is_started() {
+        if let Err(came) = ready(&mut instance, &bounds).await {
+            return came.attempt(job, &mut instance, &bounds);
         }
-        None => Instance::new(&bounds, Arc::clone(job), Arc::clone(log)),
-    };
-    let called = match instance.start(&bounds).await {
-        Ok(()) => instance.handle_job(job, max_failures, &bounds).await,
-        Err(broken) => Err(broken),
-    };
-    let host = instance.host();
-    let memory_peak_bytes = host.meter.memory_peak_bytes();
-    let Came { outcome, frames, last_words } = match called {
-        Ok(answer) => Came::answered(answer, host, limits),
-        Err(broken) => Came::broken(broken, host, limits),
-    };
-    if let Outcome::Interrupted { reason } = &outcome
-        && reason != STOPS
-    {
-        tracing::warn!(job.id = %job.id, attempt = job.attempt, reason = %reason, "attempt interrupted: {reason}");
+        if shelf.is_some() && prepared.exports.context {
+            // Its set-up is for many jobs, and not part of this attempt.
+            bounds = Bounds::new(prepared, limits, stop);
+        }
     }
-    // What is not kept goes here.
-    match &component.shelf {
-        Some(shelf) if is_clean(&outcome) => drop(shelf.put(instance)),
+    if began_anew {
+        instance.begin(Some(Arc::clone(job)), &bounds);
+    }
+    let called = instance.handle_job(job, max_failures, &bounds).await;
+    let came = Came::of(called, instance.host(), limits);
+    let clean = is_clean(&came.outcome);
+    let mut attempt = came.attempt(job, &mut instance, &bounds);
+    match shelf {
+        Some(shelf) if clean => {
+            if let Some(ends) = shelf.put(instance) {
+                ends.end(&Bounds::new(prepared, limits, stop)).await;
+            }
+        }
+        None if clean => {
+            instance.end(&bounds).await;
+            attempt.duration = bounds.started.elapsed();
+        }
         _ => drop(instance),
     }
-    Attempt { outcome, duration: bounds.started.elapsed(), memory_peak_bytes, frames, last_words }
+    attempt
+}
+
+/// Makes an instance and sets it up, without a job: to keep it for its first one, or, where instances are not reused, to see
+/// whether it can be done.
+///
+/// # Errors
+///
+/// Why it cannot be done now.
+pub(super) async fn set_up(component: &Component, limits: &Limits, log: &Arc<dyn GuestLog>) -> Result<(), String> {
+    let prepared = &component.prepared;
+    let bounds = Bounds::new(prepared, limits, &prepared.endings.stop);
+    let mut instance = Instance::new(&bounds, None, Arc::clone(log));
+    ready(&mut instance, &bounds).await.map_err(|came| came.reason())?;
+    let ends = match &component.shelf {
+        Some(shelf) => shelf.put(instance),
+        None => Some(instance),
+    };
+    if let Some(ends) = ends {
+        ends.end(&Bounds::new(prepared, limits, &prepared.endings.stop)).await;
+    }
+    Ok(())
+}
+
+/// Makes an instance, and sets it up if it wants that.
+async fn ready(instance: &mut Instance, bounds: &Bounds<'_>) -> Result<(), Came> {
+    let limits = bounds.limits;
+    instance.start(bounds).await.map_err(|broken| Came::broken(broken, instance.host(), limits))?;
+    let why = match instance.set_up(bounds).await {
+        Ok(Ok(())) => {
+            instance.host().finish();
+            return Ok(());
+        }
+        Ok(Err(message)) => Came::failed(Failure::new(Kind::Error, message), instance.host()),
+        Err(broken) => Came::broken(broken, instance.host(), limits),
+    };
+    match &why.outcome {
+        Outcome::Failed(_) => {
+            Err(Came { outcome: Outcome::NotReady { reason: format!("set-up: {}", why.reason()) }, ..why })
+        }
+        _ => Err(why),
+    }
 }
 
 /// Whether the guest ended the attempt by an answer of its own, so that its instance is as it means it to be.
@@ -69,18 +115,27 @@ fn is_clean(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Complete { .. } | Outcome::Retry(_) | Outcome::Reject { .. } => true,
         Outcome::Failed(failure) => failure.kind == Kind::Error,
-        Outcome::Interrupted { .. } | Outcome::Cancelled => false,
+        Outcome::NotReady { .. } | Outcome::Interrupted { .. } | Outcome::Cancelled => false,
     }
 }
 
 // === impl Came ===
 
 impl Came {
-    /// Of a call that the guest ended with an answer.
-    fn answered(answer: Result<handler::Outcome, String>, host: &mut Host, limits: &Limits) -> Came {
-        let outcome = outcome(answer, limits, host);
-        let last_words = host.finish().filter(|_| matches!(outcome, Outcome::Failed(_)));
-        Came { outcome, frames: Vec::new(), last_words }
+    /// Of the call of `handle-job`.
+    fn of(called: Result<Result<handler::Outcome, String>, Broken>, host: &mut Host, limits: &Limits) -> Came {
+        match called {
+            Ok(answer) => {
+                let outcome = outcome(answer, limits, host);
+                let last_words = host.finish().filter(|_| matches!(outcome, Outcome::Failed(_)));
+                Came { outcome, frames: Vec::new(), last_words }
+            }
+            Err(broken) => Came::broken(broken, host, limits),
+        }
+    }
+
+    fn failed(failure: Failure, host: &mut Host) -> Came {
+        Came { outcome: Outcome::Failed(failure), frames: Vec::new(), last_words: host.finish() }
     }
 
     /// Of a call that ended otherwise.
@@ -93,6 +148,28 @@ impl Came {
             Broken::Panicked => (Outcome::Interrupted { reason: BROKE_DOWN.into() }, Vec::new()),
         };
         Came { outcome, frames, last_words }
+    }
+
+    /// Why it did not end well, for people.
+    pub(super) fn reason(&self) -> String {
+        match &self.outcome {
+            Outcome::Failed(failure) => format!("{}: {}", failure.kind, failure.message),
+            Outcome::NotReady { reason } => reason.clone(),
+            Outcome::Interrupted { reason } => reason.clone().into_owned(),
+            Outcome::Complete { .. } | Outcome::Retry(_) | Outcome::Reject { .. } | Outcome::Cancelled => String::new(),
+        }
+    }
+
+    /// The attempt that this is the end of.
+    fn attempt(self, job: &Job, instance: &mut Instance, bounds: &Bounds<'_>) -> Attempt {
+        let Came { outcome, frames, last_words } = self;
+        if let Outcome::Interrupted { reason } = &outcome
+            && reason != STOPS
+        {
+            tracing::warn!(job.id = %job.id, attempt = job.attempt, reason = %reason, "attempt interrupted: {reason}");
+        }
+        let memory_peak_bytes = instance.host().meter.memory_peak_bytes();
+        Attempt { outcome, duration: bounds.started.elapsed(), memory_peak_bytes, frames, last_words }
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) mod bindings {
     });
 }
 
-pub(super) use self::bindings::exports::sandhog::jobs::handler;
+pub(super) use self::bindings::exports::sandhog::jobs::{context, handler};
 use self::bindings::sandhog::jobs::{log, queue, types};
 
 /// How much of stdout or stderr a guest may write at once. It may all be line ends, and nobody can interrupt their being
@@ -38,8 +38,8 @@ pub(super) struct Host {
     /// When what runs now is interrupted.
     pub(super) deadline: Instant,
     pub(super) limits: Limits,
-    /// What it works, or worked last.
-    pub(super) job: Arc<Job>,
+    /// What it works, or worked last; none while it is set up or torn down.
+    pub(super) job: Option<Arc<Job>>,
     log: Arc<dyn GuestLog>,
     calls: u64,
     /// Made with the first line, as most attempts write none.
@@ -87,7 +87,7 @@ pub(super) fn is_linked(import: &str) -> bool {
 
 impl Host {
     pub(super) fn new(
-        job: Arc<Job>,
+        job: Option<Arc<Job>>,
         log: Arc<dyn GuestLog>,
         limits: &Limits,
         spare_bytes: u64,
@@ -97,8 +97,8 @@ impl Host {
         Host { meter, deadline, limits: limits.clone(), job, log, calls: 0, lines: None, wasi: None }
     }
 
-    /// Another job begins in the same instance.
-    pub(super) fn begin(&mut self, job: Arc<Job>, deadline: Instant) {
+    /// Another job begins in the same instance, or what is none.
+    pub(super) fn begin(&mut self, job: Option<Arc<Job>>, deadline: Instant) {
         self.meter.begin();
         (self.job, self.deadline, self.calls) = (job, deadline, 0);
         // The guest may hold a stream that writes to them, so that they stay where they are.
@@ -127,7 +127,7 @@ impl Host {
     }
 
     fn new_lines(&self) -> Lines {
-        Lines::new(Arc::clone(&self.job), Arc::clone(&self.log), &self.limits)
+        Lines::new(self.job.clone(), Arc::clone(&self.log), &self.limits)
     }
 
     fn count_call(&mut self) -> wasmtime::Result<()> {
@@ -149,6 +149,9 @@ impl log::Host for Host {
 impl queue::Host for Host {
     fn enqueue(&mut self, _job: String, _: Vec<(String, String)>) -> wasmtime::Result<Result<String, String>> {
         self.count_call()?;
+        if self.job.is_none() {
+            return Ok(Err("set-up and tear-down are part of no job, and cannot enqueue any".to_owned()));
+        }
         Ok(Err("enqueueing is not granted to this handler".to_owned()))
     }
 }

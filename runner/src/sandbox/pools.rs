@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
 
-use super::host::{self, Host, handler};
-use super::load::LoadError;
+use super::host::{self, Host, context, handler};
+use super::load::{CONTEXT, Exports, HANDLER, LoadError};
 use super::{SandboxError, trap};
 
 /// Where there are more threads than this, some share a pool: each costs address space, and another copy of what the engine
@@ -35,6 +35,7 @@ pub(super) struct Pool {
 pub(super) struct Pooled {
     pub(super) pre: InstancePre<Host>,
     pub(super) handler: handler::GuestIndices,
+    pub(super) context: Option<context::GuestIndices>,
     pool: Arc<Pool>,
 }
 
@@ -84,16 +85,17 @@ impl Pool {
     }
 
     /// Links a component, and finds out how it is called.
-    pub(super) fn prepare(self: &Arc<Pool>, component: &Component) -> Result<Pooled, LoadError> {
+    pub(super) fn prepare(self: &Arc<Pool>, component: &Component, exports: Exports) -> Result<Pooled, LoadError> {
         let pre = self
             .linker
             .instantiate_pre(component)
             .map_err(|error| LoadError::ImportTypes { reason: format!("{error:#}") })?;
-        let handler = handler::GuestIndices::new(&pre)
-            .map_err(|error| LoadError::HandlerTypes { reason: format!("{error:#}") })?;
+        let handler = handler::GuestIndices::new(&pre).map_err(|error| LoadError::export_types(HANDLER, &error))?;
+        let context = exports.context.then(|| context::GuestIndices::new(&pre)).transpose();
+        let context = context.map_err(|error| LoadError::export_types(CONTEXT, &error))?;
         // Else the first attempt would do it.
         component.initialize_copy_on_write_image().map_err(|e| LoadError::Start { failure: trap::host_fault(&e) })?;
-        Ok(Pooled { pre, handler, pool: Arc::clone(self) })
+        Ok(Pooled { pre, handler, context, pool: Arc::clone(self) })
     }
 
     fn take_place(&self) -> bool {
