@@ -145,3 +145,24 @@ fn tear_down_that_hangs_holds_up_no_end() {
     assert!(runner.stop().success());
     assert_eq!(runner.says("tear-down: the runner stops"), 1);
 }
+
+#[test]
+fn failing_failure_hook_changes_nothing_about_the_job() {
+    let runner = TestRunner::new().manifest("tells", "retry = { max_failures = 2, backoff = { first = '10ms' } }");
+    runner.put("tells.wasm", &guests::attentive(&[]));
+    runner.put("traps.wasm", &guests::attentive(&[("job-failed", 2)]));
+    runner.put("hangs.toml", b"timeout = '1s'");
+    runner.put("hangs.wasm", &guests::attentive(&[("job-failed", 3)]));
+    let runner = runner.start();
+    let jobs = ["tells", "traps", "hangs"].map(|name| runner.enqueue(name, r#"{"do":"err"}"#));
+    for job in &jobs {
+        let job = runner.ended(job);
+        assert_eq!((job.state.as_str(), job.kind()), ("dead", "error"));
+    }
+    assert_eq!(
+        runner.says("boom"),
+        2 + 1 + 1 + runner.says("buried: error: boom") + runner.says("retried: error: boom")
+    );
+    assert_eq!(runner.says("failure hook: trap: unreachable"), 1);
+    assert_eq!(runner.says("failure hook: timeout: 1 s"), 1);
+}

@@ -103,6 +103,8 @@ impl Checked {
         add("  exports", Some(by_package(&facts.exports)).filter(|names| !names.is_empty()));
         let reused = self.manifest.as_ref().is_some_and(|manifest| manifest.reuse.is_some());
         add("  context", facts.exports_contract("context").then(|| context(reused).to_owned()));
+        let hook = "told of failed attempts and rejects, before they are settled";
+        add("  failure hook", facts.exports_contract("failure-hook").then(|| hook.to_owned()));
         add("  imports", Some(by_package(&facts.imports)).filter(|names| !names.is_empty()));
         add("  quiet", facts.quiet.as_ref().map(quiet));
         if facts.code_bytes > 0 {

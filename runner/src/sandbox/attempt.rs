@@ -1,5 +1,6 @@
 //! One attempt: an instance, one call, and nothing left of it, unless the handler's instances are reused.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::{Attempt, Component, GuestLog, trap};
 use crate::job::Job;
 use crate::limits::Limits;
 use crate::outcome::{Failure, Kind, Outcome, RetryRequest};
+use crate::retry;
 
 const STOPS: &str = "the runner stops";
 const BROKE_DOWN: &str = "the sandbox broke down";
@@ -54,19 +56,67 @@ pub(super) async fn run(
     let came = Came::of(called, instance.host(), limits);
     let clean = is_clean(&came.outcome);
     let mut attempt = came.attempt(job, &mut instance, &bounds);
-    match shelf {
-        Some(shelf) if clean => {
-            if let Some(ends) = shelf.put(instance) {
-                ends.end(&Bounds::new(prepared, limits, stop)).await;
-            }
-        }
-        None if clean => {
+    let mut left = Some(instance).filter(|_| clean);
+    if shelf.is_none() {
+        if let Some(instance) = left.take() {
             instance.end(&bounds).await;
-            attempt.duration = bounds.started.elapsed();
         }
-        _ => drop(instance),
+        attempt.duration = bounds.started.elapsed();
+    }
+    if prepared.exports.failure_hook
+        && let Some(failure) = failure_of(&attempt.outcome)
+    {
+        let again = Bounds::new(prepared, limits, stop);
+        let buried = failure.kind == Kind::Rejected || retry::is_last(job, max_failures);
+        left = report(left, job, max_failures, (&failure, buried), &again, log).await;
+    }
+    if let Some(instance) = left {
+        let ends = match shelf {
+            Some(shelf) => shelf.put(instance),
+            None => Some(instance),
+        };
+        if let Some(ends) = ends {
+            ends.end(&Bounds::new(prepared, limits, stop)).await;
+        }
     }
     attempt
+}
+
+/// What the handler is told of, if the attempt was a failure, or the job was rejected.
+fn failure_of(outcome: &Outcome) -> Option<Cow<'_, Failure>> {
+    match outcome {
+        Outcome::Failed(failure) => Some(Cow::Borrowed(failure)),
+        Outcome::Reject { reason } => Some(Cow::Owned(Failure::new(Kind::Rejected, reason.clone()))),
+        _ => None,
+    }
+}
+
+/// Tells the handler of a failure: in the instance that is left of the attempt, or in another. Answers the instance if it ended
+/// that well. How it went changes nothing, and is only said.
+async fn report(
+    left: Option<Instance>,
+    job: &Arc<Job>,
+    max_failures: u32,
+    failure: (&Failure, bool),
+    bounds: &Bounds<'_>,
+    log: &Arc<dyn GuestLog>,
+) -> Option<Instance> {
+    let is_ready = left.is_some();
+    let mut instance = left.unwrap_or_else(|| Instance::new(bounds, Some(Arc::clone(job)), Arc::clone(log)));
+    let came = if is_ready { Ok(()) } else { ready(&mut instance, bounds).await };
+    instance.begin(Some(Arc::clone(job)), bounds);
+    let came = match came {
+        Ok(()) => match instance.job_failed(job, max_failures, failure, bounds).await {
+            Ok(()) => {
+                instance.host().finish();
+                return Some(instance);
+            }
+            Err(broken) => Came::broken(broken, instance.host(), bounds.limits),
+        },
+        Err(came) => came,
+    };
+    instance.host().remark(&format!("failure hook: {}", came.reason()));
+    None
 }
 
 /// Makes an instance and sets it up, without a job: to keep it for its first one, or, where instances are not reused, to see

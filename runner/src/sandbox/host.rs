@@ -25,7 +25,7 @@ pub(super) mod bindings {
     });
 }
 
-pub(super) use self::bindings::exports::sandhog::jobs::{context, handler};
+pub(super) use self::bindings::exports::sandhog::jobs::{context, failure_hook, handler};
 use self::bindings::sandhog::jobs::{log, queue, types};
 
 /// How much of stdout or stderr a guest may write at once. It may all be line ends, and nobody can interrupt their being

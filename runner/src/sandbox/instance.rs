@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::{Store, UpdateDeadline};
 
 use super::attempt::Came;
-use super::host::{Host, context, handler};
-use super::load::{CONTEXT, HANDLER, LoadError, Prepared};
+use super::host::{Host, context, failure_hook, handler};
+use super::load::{CONTEXT, FAILURE_HOOK, HANDLER, LoadError, Prepared};
 use super::pools::{Place, Pooled};
 use super::{GuestLog, Level, Source, pools};
 use crate::job::Job;
@@ -39,6 +39,7 @@ pub(super) struct Instance {
 struct Exports {
     handler: handler::Guest,
     context: Option<context::Guest>,
+    failure_hook: Option<failure_hook::Guest>,
 }
 
 /// What bounds the calls of one attempt.
@@ -154,6 +155,22 @@ impl Instance {
         bounded(pin!(exports.handler.call_handle_job(&mut self.store, job)), bounds).await
     }
 
+    /// Tells it of a failure of the job that was begun, if it wants that; `buried` says whether the job ends with it.
+    pub(super) async fn job_failed(
+        &mut self,
+        job: &Job,
+        max_failures: u32,
+        (failure, buried): (&Failure, bool),
+        bounds: &Bounds<'_>,
+    ) -> Result<(), Broken> {
+        let Some(hook) = self.exports().failure_hook.clone() else { return Ok(()) };
+        let metadata: Vec<_> = job.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let job = view(job, &metadata, max_failures, bounds.limits);
+        let kind = failure.kind.as_str();
+        let failure = failure_hook::Failure { kind: &kind, message: &failure.message, buried, metadata: &[] };
+        bounded(pin!(hook.call_job_failed(&mut self.store, job, failure)), bounds).await
+    }
+
     fn exports(&self) -> &Exports {
         self.exports.as_ref().expect(STARTED)
     }
@@ -175,7 +192,9 @@ impl Exports {
         let handler = handler.map_err(|error| LoadError::export_types(HANDLER, &error))?;
         let context = pooled.context.as_ref().map(|context| context.load(&mut *store, instance)).transpose();
         let context = context.map_err(|error| LoadError::export_types(CONTEXT, &error))?;
-        Ok(Exports { handler, context })
+        let failure_hook = pooled.failure_hook.as_ref().map(|hook| hook.load(&mut *store, instance)).transpose();
+        let failure_hook = failure_hook.map_err(|error| LoadError::export_types(FAILURE_HOOK, &error))?;
+        Ok(Exports { handler, context, failure_hook })
     }
 }
 

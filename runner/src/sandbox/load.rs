@@ -32,6 +32,7 @@ const CONTRACT: &str = "sandhog:jobs";
 const VERSION: &str = "1.0.0";
 pub(super) const HANDLER: &str = "sandhog:jobs/handler@1.0.0";
 pub(super) const CONTEXT: &str = "sandhog:jobs/context@1.0.0";
+pub(super) const FAILURE_HOOK: &str = "sandhog:jobs/failure-hook@1.0.0";
 
 /// How far a memory is grown before a guest asks for it, by whether the kernel is asked which pages were written.
 pub(super) fn spare_pages(scans_pages: bool) -> u32 {
@@ -214,6 +215,7 @@ pub enum LoadError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Exports {
     pub(super) context: bool,
+    pub(super) failure_hook: bool,
 }
 
 /// Makes components.
@@ -420,7 +422,7 @@ fn check_names(names: &Names) -> Result<Exports, LoadError> {
     if exports("handler").is_none() {
         return Err(LoadError::NoHandler { found: names.exports.clone() });
     }
-    Ok(Exports { context: exports("context").is_some() })
+    Ok(Exports { context: exports("context").is_some(), failure_hook: exports("failure-hook").is_some() })
 }
 
 /// The interface of the contract among the exports.

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
 
-use super::host::{self, Host, context, handler};
-use super::load::{CONTEXT, Exports, HANDLER, LoadError};
+use super::host::{self, Host, context, failure_hook, handler};
+use super::load::{CONTEXT, Exports, FAILURE_HOOK, HANDLER, LoadError};
 use super::{SandboxError, trap};
 
 /// Where there are more threads than this, some share a pool: each costs address space, and another copy of what the engine
@@ -36,6 +36,7 @@ pub(super) struct Pooled {
     pub(super) pre: InstancePre<Host>,
     pub(super) handler: handler::GuestIndices,
     pub(super) context: Option<context::GuestIndices>,
+    pub(super) failure_hook: Option<failure_hook::GuestIndices>,
     pool: Arc<Pool>,
 }
 
@@ -93,9 +94,11 @@ impl Pool {
         let handler = handler::GuestIndices::new(&pre).map_err(|error| LoadError::export_types(HANDLER, &error))?;
         let context = exports.context.then(|| context::GuestIndices::new(&pre)).transpose();
         let context = context.map_err(|error| LoadError::export_types(CONTEXT, &error))?;
+        let failure_hook = exports.failure_hook.then(|| failure_hook::GuestIndices::new(&pre)).transpose();
+        let failure_hook = failure_hook.map_err(|error| LoadError::export_types(FAILURE_HOOK, &error))?;
         // Else the first attempt would do it.
         component.initialize_copy_on_write_image().map_err(|e| LoadError::Start { failure: trap::host_fault(&e) })?;
-        Ok(Pooled { pre, handler, context, pool: Arc::clone(self) })
+        Ok(Pooled { pre, handler, context, failure_hook, pool: Arc::clone(self) })
     }
 
     fn take_place(&self) -> bool {

@@ -11,6 +11,7 @@ use crate::outcome::{Kind, RetryRequest};
 mod context;
 #[path = "../../../tests/it/support/guests.rs"]
 mod guests;
+mod hook;
 mod loading;
 mod reuse;
 

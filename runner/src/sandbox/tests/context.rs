@@ -5,16 +5,16 @@ use std::time::Instant;
 use super::*;
 use crate::limits::Reuse;
 
-fn attentive(settings: &[(&str, i64)]) -> Component {
+pub(super) fn attentive(settings: &[(&str, i64)]) -> Component {
     SANDBOX.load(&guests::attentive(settings), &limits()).unwrap()
 }
 
-fn reusing(settings: &[(&str, i64)], jobs: u32) -> Component {
+pub(super) fn reusing(settings: &[(&str, i64)], jobs: u32) -> Component {
     attentive(settings).reusing(Reuse { jobs, idle: Duration::from_secs(600), instances: 4 })
 }
 
 /// Runs jobs one after the other with one ear. Answers their outcomes and what was heard in all of them.
-fn work(component: &Component, bodies: &[&str], limits: &Limits) -> (Vec<Outcome>, Vec<String>) {
+pub(super) fn work(component: &Component, bodies: &[&str], limits: &Limits) -> (Vec<Outcome>, Vec<String>) {
     let ear = Arc::new(Ear::default());
     let log: Arc<dyn GuestLog> = Arc::clone(&ear) as _;
     let runtime = Builder::new_current_thread().build().unwrap();
