@@ -297,8 +297,9 @@ fn slow_jobs_of_one_type_do_not_keep_another_waiting() {
 fn handlers_with_a_backlog_share_the_slots_by_weight() {
     let mut runner = TestRunner::new()
         .handler("heavy", "obedient")
-        .manifest("heavy", "weight = 3")
+        .manifest("heavy", "weight = 3\nconcurrency = 20")
         .handler("light", "obedient")
+        .manifest("light", "concurrency = 20")
         .config("slots = 1");
     for job_type in ["light", "heavy"] {
         let jobs = format!("{{\"job_type\":\"{job_type}\",\"do\":\"work 5\"}}\n").repeat(80);
