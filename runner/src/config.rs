@@ -380,7 +380,8 @@ fn read_keep(settings: &mut Settings) -> Keep {
         let (age, bytes) = (quantity::format_duration(age), quantity::format_size(bytes));
         format!("{{ age = \"{age}\", bytes = \"{bytes}\" }}")
     };
-    let none = settings.read(whole, false, nothing, |none| if *none { "0".to_owned() } else { table() });
+    let shown = |none: &bool| if *none && !overridden { "0".to_owned() } else { table() };
+    let none = settings.read(whole, false, nothing, shown);
     Keep { age: if none && !overridden { Duration::ZERO } else { age }, bytes }
 }
 

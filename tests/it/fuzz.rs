@@ -149,6 +149,7 @@ fn written(config: &Config) -> String {
             writeln!(file, "{key}.{name}={}", quoted(value)).unwrap();
         }
     };
+    let keeps_nothing = config.effective.iter().any(|it| it.key == "queue.keep_completed" && it.value == "0");
     let mut file = String::new();
     let topics: Vec<String> = config.queue.kafka.topics.iter().map(|topic| quoted(&topic.name)).collect();
     writeln!(file, "queue.kafka.topics = [{}]", topics.join(", ")).unwrap();
@@ -174,7 +175,7 @@ fn written(config: &Config) -> String {
             _ if effective.value.is_empty() => continue,
             // Said by its parts, unless it is nothing.
             "queue.keep_completed" if effective.value != "0" => continue,
-            "queue.keep_completed.age" | "queue.keep_completed.bytes" if config.queue.keep.age.is_zero() => continue,
+            "queue.keep_completed.age" | "queue.keep_completed.bytes" if keeps_nothing => continue,
             _ => quoted(&effective.value),
         };
         writeln!(file, "{} = {value}", effective.key).unwrap();
