@@ -4,13 +4,13 @@
 //! what runs of a partition may end first, and is committed, before another runner has it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
@@ -18,6 +18,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use super::commit::{self, Commit};
 use super::inbox::Inbox;
+use super::reader::Reader;
 use super::topics::{Role, Topics};
 use super::write::Write;
 use super::{Options, client};
@@ -42,7 +43,7 @@ pub(super) struct Member {
     context: client::Context,
     changes: Mutex<VecDeque<Change>>,
     /// Nobody takes changes on any more: partitions are given up as it is told.
-    leaving: std::sync::atomic::AtomicBool,
+    leaving: AtomicBool,
     /// Dropped when the library has let go of everything.
     _gone: SyncSender<()>,
 }
@@ -70,7 +71,7 @@ pub(super) struct Partition {
     pub(super) topic: String,
     pub(super) number: i32,
     pub(super) role: Role,
-    pub(super) queue: PartitionQueue<Member>,
+    pub(super) reader: Reader,
     pub(super) offsets: Offsets,
     /// What holds it up, the lowest offset first.
     pub(super) blocked: BTreeMap<i64, String>,
@@ -102,7 +103,7 @@ impl Group {
         let member = Member {
             context: context.clone(),
             changes: Mutex::default(),
-            leaving: std::sync::atomic::AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             _gone: gone_tx,
         };
         let refused = |e: &KafkaError| client::explain(e, "cannot join the consumer group", &options.group);
@@ -189,15 +190,13 @@ impl Group {
             let noted = mark.map(|mark| Noted::read(mark, &note)).unwrap_or_default();
             // Before anything is fetched, so that nothing comes by the common queue.
             let queue = self.consumer.split_partition_queue(&topic, number);
-            let Some(mut queue) = queue else { return Err(KafkaError::Subscription(topic)) };
-            let wake = Arc::clone(inbox);
-            queue.set_nonempty_callback(move || wake.wake());
+            let Some(queue) = queue else { return Err(KafkaError::Subscription(topic)) };
             let offsets = Offsets::new(mark, noted);
             gained.push(Partition {
                 topic,
                 number,
                 role,
-                queue,
+                reader: Reader::new(queue, inbox),
                 offsets,
                 blocked: BTreeMap::new(),
                 leaving: false,
@@ -304,7 +303,7 @@ impl Group {
     /// Leaves it. Answers when the others know, or when that takes too long.
     pub(super) fn leave(self) {
         let Group { consumer, gone, partitions, committer, .. } = self;
-        consumer.context().leaving.store(true, std::sync::atomic::Ordering::Release);
+        consumer.context().leaving.store(true, Ordering::Release);
         drop((partitions, committer));
         // A change that was not answered would be waited for.
         let unanswered = consumer.context().changes().pop_front();
@@ -375,7 +374,7 @@ impl ClientContext for Member {
 
 impl ConsumerContext for Member {
     fn rebalance(&self, consumer: &BaseConsumer<Member>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        if self.leaving.load(std::sync::atomic::Ordering::Acquire) {
+        if self.leaving.load(Ordering::Acquire) {
             let given_up = match consumer.rebalance_protocol() {
                 RebalanceProtocol::Cooperative if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
                     consumer.incremental_unassign(list)
