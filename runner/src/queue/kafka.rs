@@ -304,7 +304,7 @@ impl Drop for Waiting<'_> {
 }
 
 fn producer(options: &Options, context: &client::Context, inbox: &Arc<Inbox>) -> Result<Producer, QueueError> {
-    let deliveries = Deliveries { inbox: Arc::clone(inbox), context: context.clone() };
+    let deliveries = client::With { context: context.clone(), own: Deliveries(Arc::clone(inbox)) };
     client::producer(options).create_with_context(deliveries).map_err(|e| client::refused(&e))
 }
 

@@ -10,7 +10,7 @@ mod explain;
 pub(crate) mod properties;
 mod token;
 
-pub(crate) use context::Context;
+pub(crate) use context::{Context, With};
 pub(crate) use explain::{explain, is_refusal, is_unsupported, reason, refused};
 pub(crate) use token::give as give_token;
 
