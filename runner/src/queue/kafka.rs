@@ -34,6 +34,7 @@ mod flight;
 mod foreign;
 mod found;
 mod group;
+mod groups;
 mod inbox;
 mod inspect;
 mod options;
@@ -53,10 +54,10 @@ pub(crate) use client::properties::check as check_properties;
 pub use options::{GroupProtocol, Guarantee, Options, Properties, Topic};
 pub(crate) use topics::Names;
 
-/// The queue in a Kafka cluster. It joins the consumer group with its first `receive`, so that people can look and enqueue
+/// The queue in a Kafka cluster. It joins the consumer groups with its first `receive`, so that people can look and enqueue
 /// beside others.
 ///
-/// Dropped, it leaves the group in the background; [`Queue::close`] waits for that.
+/// Dropped, it leaves them in the background; [`Queue::close`] waits for that.
 #[derive(Debug)]
 pub struct KafkaQueue {
     shared: Arc<Shared>,
