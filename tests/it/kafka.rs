@@ -16,6 +16,7 @@ mod outages;
 mod rebalances;
 mod record;
 mod records;
+mod shares;
 mod suspects;
 mod told;
 mod topic;

@@ -18,12 +18,8 @@ const RETRY: &str = "[retry]\nmax_failures = 3\nbackoff = { first = '20ms', fact
 /// So many millions a guest counts in a millisecond, on a machine that is neither new nor old.
 const COUNTED_IN_A_MS: usize = 3;
 
-/// What both protocols need to notice a death as soon as the tests' broker lets them. Each topic is shared by itself, so that
-/// every member has some of the jobs.
-pub(super) const CLASSIC: &str = "queue.kafka.group_protocol = 'classic'
-queue.kafka.client = { 'session.timeout.ms' = '6000', 'partition.assignment.strategy' = 'range' }";
-/// The same as it is where nothing is set: who keeps a partition goes on with it, and some may have few of the jobs.
-pub(super) const COOPERATIVE: &str =
+/// What both protocols need to notice a death as soon as the tests' broker lets them.
+pub(super) const CLASSIC: &str =
     "queue.kafka.group_protocol = 'classic'\nqueue.kafka.client = { 'session.timeout.ms' = '6000' }";
 pub(super) const KIP_848: &str = "queue.kafka.group_protocol = 'consumer'";
 
@@ -42,10 +38,11 @@ pub(super) struct Fleet {
 // === impl Fleet ===
 
 impl Fleet {
-    /// So many runners, none of which is started. `config` is more of their configuration.
+    /// So many runners, none of which is started. `config` is more of their configuration, in which `MEMBER` is their number.
     pub(super) fn new(topic: Topic, members: usize, config: &str) -> Fleet {
         let config = format!("slots = {SLOTS}\nlog.level = '{LOG}'\n{config}");
-        let member = |_| topic.runner(&config).handler("obey", "obedient").manifest("obey", RETRY);
+        let config = |member: usize| config.replace("MEMBER", &format!("member-{member}"));
+        let member = |member| topic.runner(&config(member)).handler("obey", "obedient").manifest("obey", RETRY);
         let members: Vec<TestRunner> = (0..members).map(member).collect();
         let ends = vec![Vec::new(); members.len()];
         Fleet { topic, kind: Kind::Plain, members, ends, accepted: 0, random: Random::seeded() }

@@ -111,13 +111,15 @@ impl Topic {
         (0..self.partitions(suffix)).map(of).sum()
     }
 
-    /// What the group has committed for each partition of `NAME SUFFIX`, where it has.
+    /// What the group that consumes `NAME SUFFIX` has committed for each of its partitions, where it has.
     pub(crate) fn committed(&self, suffix: &str) -> BTreeMap<i32, Committed> {
-        let consumer: BaseConsumer = self.client().set("group.id", &self.group).create().unwrap();
+        let group = if TIERS.contains(&suffix) { format!("{}.delays", self.group) } else { self.group.clone() };
+        let consumer: BaseConsumer = self.client().set("group.id", group).create().unwrap();
         let mut asked = TopicPartitionList::new();
         let topic = format!("{}{suffix}", self.name);
         asked.add_partition_range(&topic, 0, self.partitions(suffix) - 1);
-        let found = consumer.committed_offsets(asked, patience()).unwrap();
+        // A new broker has nobody yet who knows.
+        let found = crate::eventually!(consumer.committed_offsets(asked.clone(), patience()).ok());
         let elements = found.elements();
         let committed = elements.iter().filter_map(|element| match element.offset() {
             Offset::Offset(offset) => {
@@ -128,7 +130,7 @@ impl Topic {
         committed.collect()
     }
 
-    /// How many records the group has not committed, in the topic of jobs and in those of delays. What is done above the mark
+    /// How many records are not committed, in the topic of jobs and in those of delays. What is done above the mark
     /// counts as well.
     pub(crate) fn left(&self) -> usize {
         let left = |suffix: &&str| {

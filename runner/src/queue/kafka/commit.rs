@@ -29,6 +29,8 @@ const LONG: Duration = Duration::from_millis(500);
 
 /// What is committed together.
 pub(super) struct Commit {
+    /// The number of the membership.
+    pub(super) group: i64,
     pub(super) consumer: Arc<GroupConsumer>,
     pub(super) offsets: TopicPartitionList,
     /// What is to be there with the offsets, by delivery. Empty, but with transactions.
@@ -38,6 +40,8 @@ pub(super) struct Commit {
 /// How a commit ended.
 #[derive(Debug)]
 pub(super) struct Committed {
+    /// The number of the membership.
+    pub(super) group: i64,
     /// The deliveries whose writes were in it.
     pub(super) writes: Vec<i64>,
     pub(super) result: Result<(), Refused>,
@@ -54,7 +58,7 @@ pub(super) struct Refused {
 /// Commits with transactions.
 struct Transactional {
     options: Options,
-    /// A new one for each runner: that a partition is somebody else's by now, the group says.
+    /// A new one for each membership: that a partition is somebody else's by now, the group says.
     id: String,
     transactions: Option<Transactions>,
 }
@@ -82,10 +86,11 @@ pub(super) fn start(options: &Options, inbox: &Arc<Inbox>) -> Result<mpsc::SyncS
             } else if took >= LONG {
                 tracing::debug!("a commit took {took:.1?}");
             }
+            let group = commit.group;
             let writes = commit.writes.iter().map(|(delivery, _)| *delivery).collect();
             // The last hand on a consumer is not kept for longer than the commit takes.
             drop(commit);
-            inbox.committed(Committed { writes, result });
+            inbox.committed(Committed { group, writes, result });
         }
     };
     std::thread::Builder::new()

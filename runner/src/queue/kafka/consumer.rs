@@ -1,15 +1,14 @@
 //! The thread that consumes: it alone knows what is in flight. It turns several times a second whatever jobs do, so that no
 //! job, however long, costs this runner its partitions.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::TopicPartitionList;
 use tokio::sync::oneshot;
 
 use super::flight::{Flight, Stage};
-use super::group::Group;
+use super::groups::Groups;
 use super::inbox::{Order, Work};
 use super::right::STANDSTILL;
 use super::suspects::Suspects;
@@ -17,7 +16,6 @@ use super::write::Why;
 use super::{Shared, client};
 use crate::clock::UnixMs;
 use crate::queue::Demand;
-use crate::queue::told::Told;
 
 /// How long the thread waits for something to do.
 const TICK: Duration = Duration::from_millis(50);
@@ -30,6 +28,9 @@ const LINGER_FROM: usize = 64;
 /// How long the last commit may take.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 
+/// How long leaving the groups may take.
+const LEAVE: Duration = Duration::from_secs(10);
+
 mod committing;
 mod intake;
 mod membership;
@@ -38,25 +39,19 @@ mod settling;
 /// The consumer's thread.
 pub(super) struct Consumer {
     shared: Arc<Shared>,
-    /// None before the first demand, and between two memberships.
-    group: Option<Group>,
+    groups: Groups,
     /// No membership is tried before.
     join_at: Instant,
-    /// How it is joined.
+    /// How they are joined.
     protocol: client::Protocol,
     flight: Flight,
     suspects: Suspects,
-    tenures: i64,
+    /// The last number of a tenure, or of a membership.
+    numbers: i64,
     demand: Option<Demand>,
-    leaving: Option<Leaving>,
-    /// It is being found out whether what is held is still held.
-    verifying: bool,
-    ask_at: Instant,
     stopped: bool,
     closing: Option<(Option<oneshot::Sender<()>>, Instant)>,
     commit_for: Vec<oneshot::Sender<()>>,
-    /// What goes into the next transaction: deliveries with a write, and who is told of those without.
-    batch: Batch,
     /// Topics that cannot be written, and said to be so.
     unwritable: HashSet<String>,
     /// There is more to read.
@@ -67,23 +62,6 @@ pub(super) struct Consumer {
     entered: bool,
 }
 
-/// What is committed together, with transactions.
-#[derive(Default)]
-struct Batch {
-    writes: VecDeque<i64>,
-    /// By the tenure of their partition.
-    told: Vec<(i64, Told)>,
-    /// Those of the transaction that is under way.
-    telling: Vec<(i64, Told)>,
-}
-
-/// Partitions that are being given up.
-struct Leaving {
-    list: TopicPartitionList,
-    tenures: Vec<i64>,
-    since: Instant,
-}
-
 // === impl Consumer ===
 
 impl Consumer {
@@ -91,19 +69,15 @@ impl Consumer {
         Consumer {
             protocol: shared.topics.protocol,
             shared,
-            group: None,
+            groups: Groups::default(),
             join_at: Instant::now(),
             flight: Flight::default(),
             suspects: Suspects::default(),
-            tenures: 0,
+            numbers: 0,
             demand: None,
-            leaving: None,
-            verifying: false,
-            ask_at: Instant::now(),
             stopped: false,
             closing: None,
             commit_for: Vec::new(),
-            batch: Batch::default(),
             unwritable: HashSet::new(),
             more: false,
             follows_parked: false,
@@ -114,13 +88,10 @@ impl Consumer {
     /// Turns until it is told to close.
     pub(super) fn run(mut self) {
         while self.turn() {}
-        let group = self.group.take();
         let told = self.closing.take().and_then(|(told, _)| told);
         // What is left is not done, and comes again.
         self.flight = Flight::default();
-        if let Some(group) = group {
-            group.leave();
-        }
+        self.leave();
         self.shared.parking.close();
         std::mem::take(&mut self.suspects).leave(self.now());
         self.shared.inbox.end();
@@ -162,7 +133,7 @@ impl Consumer {
         for written in work.written {
             self.written(written);
         }
-        if let Some(committed) = work.committed {
+        for committed in work.committed {
             self.committed(committed);
         }
         if let Some(demand) = work.demand {
@@ -206,13 +177,11 @@ impl Consumer {
     /// Whether it was told to close, and what was under way is done.
     fn is_closed(&self) -> bool {
         let Some((_, since)) = &self.closing else { return false };
-        let Some(group) = &self.group else { return true };
         let writes = |delivery: &i64| {
             let stage = self.flight.get(*delivery).map(|held| &held.stage);
             matches!(stage, Some(Stage::Writing(writing)) if writing.sent)
         };
-        let all: Vec<i64> = group.partitions.keys().copied().collect();
-        let busy = self.flight.all().iter().any(writes) || !group.is_committed(&all);
+        let busy = self.flight.all().iter().any(writes) || !self.groups.are_committed();
         !busy || since.elapsed() >= LAST_COMMIT
     }
 

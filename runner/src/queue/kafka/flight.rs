@@ -272,9 +272,9 @@ impl Flight {
         }
     }
 
-    /// All that is held of a partition.
-    pub(super) fn of_tenure(&self, tenure: i64) -> Vec<i64> {
-        self.held.iter().filter(|(_, held)| held.tenure == tenure).map(|(delivery, _)| *delivery).collect()
+    /// All that is held of some partitions.
+    pub(super) fn of(&self, tenure: impl Fn(i64) -> bool) -> Vec<i64> {
+        self.held.iter().filter(|(_, held)| tenure(held.tenure)).map(|(delivery, _)| *delivery).collect()
     }
 
     /// All that is held.

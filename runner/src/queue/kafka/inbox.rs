@@ -24,12 +24,12 @@ pub(super) struct Inbox {
     pub(super) changed: Notify,
 }
 
-/// What is in the inbox. Its vectors are bounded by what is in flight.
+/// What is in the inbox. Its vectors are bounded by what is in flight: jobs, and a commit for each membership.
 #[derive(Debug, Default)]
 pub(super) struct State {
     settles: Vec<Settle>,
     written: Vec<Written>,
-    committed: Option<Committed>,
+    committed: Vec<Committed>,
     orders: Vec<Order>,
     /// What somebody waits for in `receive`.
     pub(super) demand: Option<Demand>,
@@ -51,7 +51,7 @@ pub(super) struct State {
 pub(super) struct Work {
     pub(super) settles: Vec<Settle>,
     pub(super) written: Vec<Written>,
-    pub(super) committed: Option<Committed>,
+    pub(super) committed: Vec<Committed>,
     pub(super) orders: Vec<Order>,
     /// A new demand.
     pub(super) demand: Option<Demand>,
@@ -137,7 +137,7 @@ impl Inbox {
 
     pub(super) fn committed(&self, committed: Committed) {
         let mut state = self.lock();
-        state.committed = Some(committed);
+        state.committed.push(committed);
         self.wake_with(state);
     }
 
@@ -184,7 +184,7 @@ impl Inbox {
         Work {
             settles: std::mem::take(&mut state.settles),
             written: std::mem::take(&mut state.written),
-            committed: state.committed.take(),
+            committed: std::mem::take(&mut state.committed),
             orders: std::mem::take(&mut state.orders),
             demand,
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::ops::ControlFlow;
 
 use super::found::{Found, Place};
+use super::groups::Side;
 use super::scan::{Part, Scan};
 use super::topics::Names;
 use super::{Options, Topic};
@@ -17,6 +18,8 @@ const RECORDS_MAX: u64 = 1_000_000;
 struct Look<'a> {
     options: &'a Options,
     scan: Scan,
+    /// The same by the group that has the delays.
+    delays: Scan,
 }
 
 /// What was read of one kind of topic.
@@ -184,7 +187,7 @@ fn blocked(part: &Part) -> Option<Blocked> {
 
 impl<'a> Look<'a> {
     fn open(options: &'a Options) -> Result<Look<'a>, QueueError> {
-        Ok(Look { options, scan: Scan::open(options)? })
+        Ok(Look { options, scan: Scan::open(options, Side::Jobs)?, delays: Scan::open(options, Side::Delays)? })
     }
 
     /// Shows each job that lies in `places` to `visit`, until that breaks off.
@@ -226,7 +229,8 @@ impl<'a> Look<'a> {
     ) -> Result<u64, QueueError> {
         let name = [name];
         let compacted = matches!(place, Place::Parked | Place::Dead);
-        let parts = if compacted { self.scan.whole(&name)? } else { self.scan.unsettled(&name)? };
+        let scan = if place == Place::Tier { &self.delays } else { &self.scan };
+        let parts = if compacted { scan.whole(&name)? } else { scan.unsettled(&name)? };
         let mut show = |message: &rdkafka::message::BorrowedMessage<'_>| {
             use rdkafka::Message;
             let part = parts.iter().find(|part| part.partition == message.partition());
@@ -236,8 +240,8 @@ impl<'a> Look<'a> {
             visit(&Found::read(message, place, topic, self.options.body_bytes_max))
         };
         let extent = match compacted {
-            true => self.scan.read_live(&parts, limit, &mut show)?,
-            false => self.scan.read(&parts, limit, &mut show)?,
+            true => scan.read_live(&parts, limit, &mut show)?,
+            false => scan.read(&parts, limit, &mut show)?,
         };
         walked.parts.extend(parts);
         walked.unread += extent.unread;

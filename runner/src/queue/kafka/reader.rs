@@ -8,13 +8,14 @@ use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::KafkaResult;
 use rdkafka::message::BorrowedMessage;
 
+use super::client;
 use super::group::Member;
 use super::inbox::Inbox;
 
 /// A partition's queue, which is only asked when there may be something in it: a runner holds dozens, most of them empty, and to
 /// ask each at each turn of its thread would cost more than the jobs do.
 pub(super) struct Reader {
-    queue: PartitionQueue<Member>,
+    queue: PartitionQueue<client::With<Member>>,
     filled: Arc<AtomicBool>,
 }
 
@@ -22,7 +23,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Wakes the consumer's thread when there is something.
-    pub(super) fn new(mut queue: PartitionQueue<Member>, inbox: &Arc<Inbox>) -> Reader {
+    pub(super) fn new(mut queue: PartitionQueue<client::With<Member>>, inbox: &Arc<Inbox>) -> Reader {
         let filled = Arc::new(AtomicBool::new(true));
         let (inbox, fills) = (Arc::clone(inbox), Arc::clone(&filled));
         queue.set_nonempty_callback(move || {

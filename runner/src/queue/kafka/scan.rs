@@ -13,6 +13,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use super::Options;
 use super::client::{self, Context, explain};
 use super::foreign::survive;
+use super::groups::Side;
 use crate::queue::QueueError;
 use crate::queue::offsets::Noted;
 
@@ -25,7 +26,7 @@ const STALL: Duration = Duration::from_secs(15);
 /// How long one poll waits.
 const POLL: Duration = Duration::from_millis(100);
 
-/// A consumer that looks. It names the runners' group, to read its offsets, and does not join it.
+/// A consumer that looks. It names one of the runners' groups, to read its offsets, and does not join it.
 pub(crate) struct Scan {
     consumer: BaseConsumer<Context>,
     group: String,
@@ -63,15 +64,16 @@ pub(crate) type Visit<'a> = dyn FnMut(&BorrowedMessage<'_>) -> ControlFlow<()> +
 
 impl Scan {
     /// Makes the consumer. It connects when it is asked something.
-    pub(crate) fn open(options: &Options) -> Result<Scan, QueueError> {
-        let mut config = client::group_reader(options);
+    pub(super) fn open(options: &Options, side: Side) -> Result<Scan, QueueError> {
+        let group = side.group(options);
+        let mut config = client::group_reader(options, &group);
         config
             // The end of a partition is told by a fetch that waits so long for more.
             .set("fetch.wait.max.ms", "10")
             // How soon more is fetched when there is room again.
             .set("fetch.queue.backoff.ms", "2");
         let consumer = config.create_with_context(Context::quiet(options)).map_err(|e| client::refused(&e))?;
-        Ok(Scan { consumer, group: options.group.clone(), brokers: options.brokers.clone() })
+        Ok(Scan { consumer, group, brokers: options.brokers.clone() })
     }
 
     /// The partitions of those topics that are there, each from its beginning to its end.

@@ -7,7 +7,8 @@ use rdkafka::message::{BorrowedMessage, Message};
 
 use super::Consumer;
 use crate::queue::kafka::flight::{Content, Flight};
-use crate::queue::kafka::group::{Group, Partition};
+use crate::queue::kafka::group::Partition;
+use crate::queue::kafka::groups::Groups;
 use crate::queue::kafka::record::{Read, Record};
 use crate::queue::kafka::tier::{self, Then};
 use crate::queue::kafka::topics::Role;
@@ -36,11 +37,11 @@ const CROWDED: Duration = Duration::from_secs(10);
 impl Consumer {
     /// Takes in as much as there is room for. Answers whether there may be more.
     pub(super) fn take_in(&mut self) -> bool {
-        let Consumer { shared, group: Some(group), flight, .. } = self else { return false };
-        let windows = windows(group, shared);
+        let Consumer { shared, groups, flight, .. } = self;
+        let windows = windows(groups, shared);
         let (mut taken, mut more) = (0, false);
         let mut written = Vec::new();
-        for (tenure, partition) in &mut group.partitions {
+        for (tenure, partition) in groups.partitions() {
             let window = match partition.role {
                 Role::Jobs(topic) => windows[topic],
                 Role::Tier(..) => TIER_WINDOW,
@@ -53,7 +54,7 @@ impl Consumer {
                 }
                 match partition.reader.next() {
                     Some(Ok(message)) => {
-                        let place = (*tenure, partition.role, window);
+                        let place = (tenure, partition.role, window);
                         let to_write = accept(&message, place, &mut partition.offsets, flight, shared);
                         partition.dirty |= to_write.is_none();
                         written.extend(to_write.flatten());
@@ -72,7 +73,10 @@ impl Consumer {
     }
 
     pub(super) fn hand_over(&mut self) {
-        let Some(demand) = self.demand.as_ref().filter(|_| !self.verifying && !self.stopped) else { return };
+        let Some(demand) = self.demand.as_ref().filter(|_| !self.stopped) else { return };
+        if self.groups.iter().any(|group| group.verifying) {
+            return;
+        }
         let mut received = self.flight.hand_out(demand);
         for (delivery, deaths) in self.suspects.judge(&mut received) {
             self.bury_suspect(delivery, deaths);
@@ -133,10 +137,10 @@ fn accept(
 }
 
 /// How much of each job topic's partitions may be in flight: the same for all topics together, whatever they have.
-fn windows(group: &Group, shared: &Shared) -> Vec<usize> {
+fn windows(groups: &Groups, shared: &Shared) -> Vec<usize> {
     let topics = shared.topics.jobs.len();
     let mut held = vec![0; topics];
-    for partition in group.partitions.values() {
+    for partition in groups.iter().flat_map(|group| group.partitions.values()) {
         if let Role::Jobs(topic) = partition.role {
             held[topic] += 1;
         }
