@@ -238,21 +238,27 @@ impl Config {
 
 fn read_limits(settings: &mut Settings) -> (Limits, usize) {
     let default = Limits::default();
-    let body = settings.size("limits.body", 8 << 20);
+    let body = settings.size("limits.body", default.body_bytes as u64);
+    let body_bytes = usize::try_from(body).unwrap_or(usize::MAX);
+    // A handler must be able to pass a body through, whatever the limit on bodies.
+    let passed_through = body.saturating_mul(2);
     let limits = Limits {
         timeout: settings.duration("limits.timeout", default.timeout),
         memory_bytes: settings.size("limits.memory", default.memory_bytes),
         table_elements: settings.whole("limits.table_elements", default.table_elements as u32).into(),
         handles: settings.whole("limits.handles", default.handles),
         result_bytes: settings.size("limits.result", default.result_bytes),
-        // A handler must be able to pass a body through, whatever the limit on bodies.
-        host_call_bytes: settings.size("limits.host_call", default.host_call_bytes.max(body.saturating_mul(2))),
+        host_call_bytes: settings.size("limits.host_call", default.host_call_bytes.max(passed_through)),
         host_calls: settings.whole("limits.host_calls", default.host_calls as u32).into(),
         log_bytes: settings.size("limits.log", default.log_bytes),
         log_line_bytes: usize::try_from(settings.size("limits.log_line", default.log_line_bytes as u64))
             .unwrap_or(usize::MAX),
+        body_bytes,
+        follow_ups: settings.whole("limits.follow_ups", default.follow_ups),
+        follow_up_bytes: settings.size("limits.follow_up_bytes", default.follow_up_bytes.max(passed_through)),
+        follow_up_depth: settings.whole("limits.follow_up_depth", default.follow_up_depth),
     };
-    (limits, usize::try_from(body).unwrap_or(usize::MAX))
+    (limits, body_bytes)
 }
 
 /// Reads `[retry]`, of the configuration or of a manifest.

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
+pub mod follow_up;
 #[cfg(test)]
 #[path = "../../tests/fuzz.rs"]
 mod fuzzing;

@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::engine::loads_at_once;
 pub(crate) use self::engine::{page_map_scan_is_safe, swap_is_listed};
 pub use self::load::{Facts, FileKind, Inspection, LoadError, Quiet};
+use crate::follow_up::FollowUps;
 use crate::job::Job;
 use crate::limits::Limits;
 use crate::outcome::Outcome;
@@ -79,6 +80,8 @@ pub struct Attempt {
     /// The last lines that a failed attempt wrote to stderr, or its last log line of level error: runtimes put their
     /// exception there.
     pub last_words: Option<String>,
+    /// What the guest asked to be enqueued, whatever its outcome.
+    pub follow_ups: FollowUps,
 }
 
 /// Where a guest's line comes from.

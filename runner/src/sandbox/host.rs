@@ -11,6 +11,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use super::limits::Meter;
 use super::lines::Lines;
 use super::{GuestLog, Level, Source};
+use crate::follow_up::FollowUps;
 use crate::job::Job;
 use crate::limits::Limits;
 
@@ -38,6 +39,7 @@ pub(super) struct Host {
     log: Arc<dyn GuestLog>,
     limits: Limits,
     calls: u64,
+    follow_ups: FollowUps,
     /// Made with the first line, as most attempts write none.
     lines: Option<Arc<Mutex<Lines>>>,
     /// Made with the first use, as most guests use none.
@@ -84,7 +86,8 @@ pub(super) fn is_linked(import: &str) -> bool {
 impl Host {
     pub(super) fn new(job: Arc<Job>, log: Arc<dyn GuestLog>, limits: &Limits, spare_bytes: u64) -> Host {
         let meter = Meter::new(limits, spare_bytes);
-        Host { meter, job, log, limits: limits.clone(), calls: 0, lines: None, wasi: None }
+        let follow_ups = FollowUps::default();
+        Host { meter, job, log, limits: limits.clone(), calls: 0, follow_ups, lines: None, wasi: None }
     }
 
     /// Ends what the guest said, and answers its last words, if it said any.
@@ -92,6 +95,11 @@ impl Host {
         let mut lines = lock(self.lines.as_ref()?);
         lines.finish();
         lines.last_words()
+    }
+
+    /// What the guest asked to be enqueued.
+    pub(super) fn take_follow_ups(&mut self) -> FollowUps {
+        std::mem::take(&mut self.follow_ups)
     }
 
     /// Says something of ours among the guest's lines.
@@ -122,9 +130,10 @@ impl log::Host for Host {
 }
 
 impl queue::Host for Host {
-    fn enqueue(&mut self, _job: String, _: Vec<(String, String)>) -> wasmtime::Result<Result<String, String>> {
+    fn enqueue(&mut self, job: String, options: Vec<(String, String)>) -> wasmtime::Result<Result<String, String>> {
         self.count_call()?;
-        Ok(Err("enqueueing is not granted to this handler".to_owned()))
+        let asked = self.follow_ups.ask(&self.job, job, options, |_| false, &self.limits);
+        Ok(asked.map_err(|refused| refused.to_string()))
     }
 }
 

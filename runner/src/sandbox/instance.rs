@@ -82,7 +82,8 @@ pub(super) async fn run(
     {
         tracing::warn!(job.id = %job.id, attempt = job.attempt, reason = %reason, "attempt interrupted: {reason}");
     }
-    Attempt { outcome, duration: started.elapsed(), memory_peak_bytes, frames, last_words }
+    let follow_ups = host.take_follow_ups();
+    Attempt { outcome, duration: started.elapsed(), memory_peak_bytes, frames, last_words, follow_ups }
 }
 
 /// Makes an instance and throws it away, to see whether it can be done. Blocks.

@@ -134,8 +134,10 @@ fn result_or_changed_body_over_the_limit_is_a_failure() {
 
 #[test]
 fn enqueueing_is_refused() {
-    let attempt = run(&OBEDIENT, "enqueue", &limits()).0;
-    check_failure(&attempt, Kind::Error, "enqueueing is not granted to this handler");
+    let Outcome::Failed(failure) = outcome("follow 1 complete", &limits()) else { panic!("it was not refused") };
+    assert!(failure.message.starts_with("enqueueing `follow` is not granted to this handler"), "{failure:?}");
+    let Outcome::Failed(failure) = outcome("chain", &limits()) else { panic!("it was not refused") };
+    assert!(failure.message.starts_with("the job is malformed: not JSON"), "{failure:?}");
 }
 
 #[test]

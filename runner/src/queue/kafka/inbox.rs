@@ -75,6 +75,7 @@ pub(super) struct Settle {
 
 /// How it comes back.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are settled, and an allocation for each would cost more")]
 pub(super) enum How {
     /// Decided by the one path.
     Settled(Settlement, Told),
