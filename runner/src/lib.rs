@@ -12,6 +12,7 @@ pub mod dispatch;
 #[path = "../../tests/fuzz.rs"]
 mod fuzzing;
 pub mod generation;
+pub mod grants;
 pub mod handler;
 pub mod job;
 pub mod limits;
