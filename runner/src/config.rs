@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::grants::Allow;
 use crate::limits::Limits;
 use crate::queue::Keep;
 use crate::retry::{Backoff, Policy};
@@ -14,6 +15,7 @@ mod environment;
 mod fault;
 mod kafka;
 pub mod quantity;
+mod raw;
 pub mod settings;
 
 pub use environment::{Environment, Flags, variable_name};
@@ -57,12 +59,14 @@ pub struct Config {
 }
 
 /// Where handlers are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HandlersConfig {
     /// The folder that is watched.
     pub dir: PathBuf,
     /// Whether a new generation that only fails is paused.
     pub brake: bool,
+    /// What manifests may grant beyond what needs nobody's leave.
+    pub allow: Allow,
 }
 
 /// The queue, and what it keeps.
@@ -172,22 +176,23 @@ impl Config {
         }
         environment.add_to(&mut settings);
         flags.add_to(&mut settings);
-        let mut config = Config::read(&mut settings, environment.cores);
+        let mut config = Config::read(&mut settings, environment);
         config.check(&mut settings);
         config.effective = settings.finish()?;
         Ok(config)
     }
 
-    fn read(settings: &mut Settings, cores: u32) -> Config {
+    fn read(settings: &mut Settings, environment: &Environment) -> Config {
         let enabled = settings.truth("enabled", true);
         let application_name = settings.text("application_name", "sandhog".to_owned());
         // Beyond 256 attempts at a time the cores are long busy, and the pool's memory is not free.
-        let slots = settings.whole("slots", cores.saturating_mul(4).clamp(1, 256));
+        let slots = settings.whole("slots", environment.cores.saturating_mul(4).clamp(1, 256));
         let drain_timeout = settings.duration("drain_timeout", Duration::from_secs(30));
         let queue = QueueConfig::read(settings, &application_name);
         let state_dir = settings.text("state_dir", queue.place.state_dir().display().to_string());
         let handlers_dir = settings.text("handlers.dir", "./handlers".to_owned());
         let brake = settings.truth("handlers.brake", true);
+        let allow = Allow::read(settings, &environment.variables);
         let (limits, body_bytes_max) = read_limits(settings);
         Config {
             enabled,
@@ -195,7 +200,7 @@ impl Config {
             slots,
             drain_timeout,
             state_dir: state_dir.into(),
-            handlers: HandlersConfig { dir: handlers_dir.into(), brake },
+            handlers: HandlersConfig { dir: handlers_dir.into(), brake, allow },
             queue,
             limits,
             body_bytes_max,

@@ -13,6 +13,7 @@ pub mod follow_up;
 #[path = "../../tests/fuzz.rs"]
 mod fuzzing;
 pub mod generation;
+pub mod grants;
 pub mod handler;
 pub mod job;
 pub mod limits;

@@ -128,7 +128,8 @@ fn store(
     limits: &Limits,
     deadline: Instant,
 ) -> Store<Host> {
-    let mut store = Store::new(pooled.pre.engine(), Host::new(job, log, limits, prepared.spare_bytes));
+    let mut store =
+        Store::new(pooled.pre.engine(), Host::new(job, log, limits, Arc::clone(&pooled.grants), prepared.spare_bytes));
     store.limiter(|host| &mut host.meter);
     store.set_hostcall_fuel(usize::try_from(limits.host_call_bytes).unwrap_or(usize::MAX));
     store.set_max_component_handles(limits.handles as usize);

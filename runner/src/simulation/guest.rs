@@ -12,6 +12,7 @@ use super::world::{Mood, Place};
 use crate::clock::Clock;
 use crate::follow_up::FollowUps;
 use crate::generation::Generation;
+use crate::grants::Grants;
 use crate::handler::{Guest, Handler};
 use crate::job::Job;
 use crate::limits::Limits;
@@ -74,7 +75,7 @@ fn handler(place: &Place, name: &'static str, job_types: Vec<String>) -> Handler
         expire_after: Duration::from_secs(*random.pick(&[60, 24 * 60 * 60])),
         backoff,
     };
-    let manifest = Manifest { job_types, concurrency, limits: Limits::default(), retry };
+    let manifest = Manifest { job_types, concurrency, limits: Limits::default(), retry, grants: Grants::default() };
     let generation = Generation::named(&format!("g{}", random.below(1_000)));
     Handler::new(name.into(), generation, manifest, Actor { place: place.clone(), handler: name }, Arc::new(NoLog))
 }
