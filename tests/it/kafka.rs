@@ -8,6 +8,7 @@ mod access;
 mod account;
 mod broker;
 mod contract;
+mod crowds;
 mod deaths;
 mod fleet;
 mod looking;
