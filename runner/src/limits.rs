@@ -23,6 +23,14 @@ pub struct Limits {
     pub log_bytes: u64,
     /// Bytes of one line of these.
     pub log_line_bytes: usize,
+    /// Bytes of a job's body.
+    pub body_bytes: usize,
+    /// Jobs that an attempt may enqueue.
+    pub follow_ups: u32,
+    /// Bytes of these together.
+    pub follow_up_bytes: u64,
+    /// How long a chain of jobs may be that enqueue one another.
+    pub follow_up_depth: u32,
 }
 
 impl Default for Limits {
@@ -40,6 +48,12 @@ impl Default for Limits {
             host_calls: 100_000_000,
             log_bytes: 64 << 10,
             log_line_bytes: 4 << 10,
+            body_bytes: 8 << 20,
+            // They stand in memory until the attempt is settled, and then in one transaction.
+            follow_ups: 1_000,
+            follow_up_bytes: 16 << 20,
+            // A chain that is longer is most likely one without an end.
+            follow_up_depth: 100,
         }
     }
 }

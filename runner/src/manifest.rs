@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use crate::config::settings::Settings;
 use crate::config::{self, Config, Origin};
+use crate::grants::Grants;
 use crate::job;
 use crate::limits::Limits;
 use crate::retry::Policy;
@@ -21,6 +22,8 @@ pub struct Manifest {
     pub limits: Limits,
     /// What follows an attempt.
     pub retry: Policy,
+    /// What the handler may do.
+    pub grants: Grants,
 }
 
 // === impl Manifest ===
@@ -34,7 +37,6 @@ impl Manifest {
     pub fn parse(text: &str, stem: &str, config: &Config) -> Result<Manifest, ManifestErrors> {
         let mut settings = Settings::default();
         settings.add_file(&format!("{stem}.toml"), text);
-        settings.refuse("grants", "cannot be used: this version grants handlers nothing yet");
         settings.refuse("instances", "cannot be used: in this version every attempt has an instance of its own");
         let manifest = Manifest::read(&mut settings, stem, config);
         manifest.check(&mut settings, config);
@@ -52,6 +54,7 @@ impl Manifest {
                 ..config.limits.clone()
             },
             retry: config::read_retry(settings, config.retry.clone()),
+            grants: Grants::read(settings, stem, &config.handlers.allow),
         }
     }
 
@@ -110,6 +113,7 @@ mod tests {
             concurrency: 8,
             limits: Limits::default(),
             retry: Policy::default(),
+            grants: Grants::default(),
         };
         assert_eq!(manifest(""), expected);
     }
@@ -162,8 +166,8 @@ mod tests {
     #[test]
     fn what_this_version_has_not_is_said() {
         check(
-            "[grants]\nhttp = ['x']\nenv = ['y']",
-            &["resize.toml:3: `grants` cannot be used: this version grants handlers nothing yet"],
+            "[grants]\nhttp = ['x']",
+            &["resize.toml:2: `grants.http` cannot be granted: this version does not have it yet"],
         );
         check(
             "instances = { reuse = 5 }",

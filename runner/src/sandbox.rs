@@ -31,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 pub use self::engine::loads_at_once;
 pub(crate) use self::engine::{page_map_scan_is_safe, swap_is_listed};
 pub use self::load::{Facts, FileKind, Inspection, LoadError, Quiet};
+use crate::follow_up::FollowUps;
+use crate::grants::Grants;
 use crate::job::Job;
 use crate::limits::Limits;
 use crate::outcome::Outcome;
@@ -79,6 +81,8 @@ pub struct Attempt {
     /// The last lines that a failed attempt wrote to stderr, or its last log line of level error: runtimes put their
     /// exception there.
     pub last_words: Option<String>,
+    /// What the guest asked to be enqueued, whatever its outcome.
+    pub follow_ups: FollowUps,
 }
 
 /// Where a guest's line comes from.
@@ -148,20 +152,21 @@ impl Sandbox {
     }
 
     /// Makes a component of a file's bytes: a component, or a core module that carries its component type. Compiles it or
-    /// takes it from the cache, checks what it needs, and instantiates it once under `limits`. Blocks, up to seconds.
+    /// takes it from the cache, checks what it needs, and instantiates it once under `limits`. What it may do is what `grants`
+    /// say. Blocks, up to seconds.
     ///
     /// # Errors
     ///
     /// Says what is wrong with the file, for people.
-    pub fn load(&self, file: &[u8], limits: &Limits) -> Result<Component, LoadError> {
+    pub fn load(&self, file: &[u8], limits: &Limits, grants: &Grants) -> Result<Component, LoadError> {
         let mut facts = Facts::default();
-        Ok(Component { prepared: Arc::new(self.shared.load(file, limits, &mut facts)?) })
+        Ok(Component { prepared: Arc::new(self.shared.load(file, limits, grants, &mut facts)?) })
     }
 
     /// The same for people who want to know: what could be found out, even where the file would not load, and why not.
-    pub fn inspect(&self, file: &[u8], limits: &Limits) -> Inspection {
+    pub fn inspect(&self, file: &[u8], limits: &Limits, grants: &Grants) -> Inspection {
         let mut facts = Facts::default();
-        match self.shared.load(file, limits, &mut facts) {
+        match self.shared.load(file, limits, grants, &mut facts) {
             Ok(prepared) => Inspection { facts: prepared.facts, error: None },
             Err(error) => Inspection { facts, error: Some(error) },
         }

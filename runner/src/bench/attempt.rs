@@ -146,7 +146,7 @@ impl Pair {
         };
         let sandbox = if scan { Sandbox::new(sandbox_config) } else { Sandbox::without_page_scan(sandbox_config) }?;
         let manifest = Manifest::parse("", &subject.name, config)?;
-        let component = sandbox.load(&subject.file, &manifest.limits)?;
+        let component = sandbox.load(&subject.file, &manifest.limits, &manifest.grants)?;
         let generation = Generation::of(&subject.file, None);
         let log = Arc::new(HandlerLog::new(generation.clone()));
         let handler = Handler::new(subject.name.as_str().into(), generation, manifest, component, log);

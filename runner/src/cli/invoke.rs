@@ -99,7 +99,7 @@ impl Invoke {
             .context("cannot start the runtime")?;
         let attempt = runtime.block_on(async {
             let component = sandbox(config)?
-                .load(&handler.component, &manifest.limits)
+                .load(&handler.component, &manifest.limits, &manifest.grants)
                 .with_context(|| format!("cannot load handler `{}`", self.handler.display()))?;
             let guest_log: Arc<dyn GuestLog> = Arc::<ShownLog>::clone(&log);
             let (stop, limits) = (CancellationToken::new(), &manifest.limits);

@@ -40,6 +40,7 @@ mod inspect;
 mod options;
 mod parked;
 pub(crate) mod progress;
+mod reader;
 pub(crate) mod record;
 mod right;
 mod scan;

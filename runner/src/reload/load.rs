@@ -95,7 +95,10 @@ impl Loader {
         let manifest = pair.manifest.as_deref().map(std::str::from_utf8).transpose();
         let manifest = manifest.map_err(|error| format!("`{name}.toml` is not UTF-8: {error}"))?.unwrap_or_default();
         let manifest = Manifest::parse(manifest, name, &self.config).map_err(|errors| errors.to_string())?;
-        let component = self.sandbox.load(&pair.component, &manifest.limits).map_err(|error| error.with_hint())?;
+        let component = self
+            .sandbox
+            .load(&pair.component, &manifest.limits, &manifest.grants)
+            .map_err(|error| error.with_hint())?;
         let log = Arc::new(HandlerLog::new(generation.clone()));
         Ok(Handler::new(Arc::clone(name), generation.clone(), manifest, component, log))
     }

@@ -90,6 +90,8 @@ impl Bare {
         store.epoch_deadline_async_yield_and_update(TICKS);
         let instance = self.pre.instantiate_async(&mut store).await?;
         let guest = self.handler.load(&mut store, &instance)?;
+        // The guest is to have the same work as in a runner.
+        let metadata: Vec<_> = job.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let job = handler::Job {
             id: &job.id,
             job_type: &job.job_type,
@@ -99,7 +101,7 @@ impl Bare {
             max_failures: 1,
             enqueued_at_ms: 0,
             timeout_ms: 0,
-            metadata: &[],
+            metadata: &metadata,
         };
         match guest.call_handle_job(&mut store, job).await? {
             Ok(handler::Outcome::Complete(_)) => Ok(()),

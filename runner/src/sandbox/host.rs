@@ -11,6 +11,8 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use super::limits::Meter;
 use super::lines::Lines;
 use super::{GuestLog, Level, Source};
+use crate::follow_up::FollowUps;
+use crate::grants::Grants;
 use crate::job::Job;
 use crate::limits::Limits;
 
@@ -37,7 +39,9 @@ pub(super) struct Host {
     job: Arc<Job>,
     log: Arc<dyn GuestLog>,
     limits: Limits,
+    grants: Arc<Grants>,
     calls: u64,
+    follow_ups: FollowUps,
     /// Made with the first line, as most attempts write none.
     lines: Option<Arc<Mutex<Lines>>>,
     /// Made with the first use, as most guests use none.
@@ -79,12 +83,40 @@ pub(super) fn is_linked(import: &str) -> bool {
     }
 }
 
+/// Which imports the handler's grants do not cover, and the lines of a manifest that would grant them. What language runtimes
+/// import whether they use it or not is none of these: it denies when it is used.
+pub(super) fn not_granted(imports: &[String], grants: &Grants) -> (Vec<String>, Vec<&'static str>) {
+    let (mut names, mut lines) = (Vec::new(), Vec::new());
+    for import in imports {
+        let (granted, line) = match import.split('/').next() {
+            Some("wasi:http") => (!grants.http.is_empty(), r#"http = ["https://HOST"]"#),
+            Some("wasi:config") => (!grants.config.is_empty(), r#"config = { NAME = "VALUE" }"#),
+            Some("wasi:keyvalue") => (grants.state, "state = true"),
+            _ => continue,
+        };
+        if !granted {
+            names.push(import.clone());
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    (names, lines)
+}
+
 // === impl Host ===
 
 impl Host {
-    pub(super) fn new(job: Arc<Job>, log: Arc<dyn GuestLog>, limits: &Limits, spare_bytes: u64) -> Host {
+    pub(super) fn new(
+        job: Arc<Job>,
+        log: Arc<dyn GuestLog>,
+        limits: &Limits,
+        grants: Arc<Grants>,
+        spare_bytes: u64,
+    ) -> Host {
         let meter = Meter::new(limits, spare_bytes);
-        Host { meter, job, log, limits: limits.clone(), calls: 0, lines: None, wasi: None }
+        let follow_ups = FollowUps::default();
+        Host { meter, job, log, limits: limits.clone(), grants, calls: 0, follow_ups, lines: None, wasi: None }
     }
 
     /// Ends what the guest said, and answers its last words, if it said any.
@@ -92,6 +124,11 @@ impl Host {
         let mut lines = lock(self.lines.as_ref()?);
         lines.finish();
         lines.last_words()
+    }
+
+    /// What the guest asked to be enqueued.
+    pub(super) fn take_follow_ups(&mut self) -> FollowUps {
+        std::mem::take(&mut self.follow_ups)
     }
 
     /// Says something of ours among the guest's lines.
@@ -122,9 +159,10 @@ impl log::Host for Host {
 }
 
 impl queue::Host for Host {
-    fn enqueue(&mut self, _job: String, _: Vec<(String, String)>) -> wasmtime::Result<Result<String, String>> {
+    fn enqueue(&mut self, job: String, options: Vec<(String, String)>) -> wasmtime::Result<Result<String, String>> {
         self.count_call()?;
-        Ok(Err("enqueueing is not granted to this handler".to_owned()))
+        let asked = self.follow_ups.ask(&self.job, job, options, |_| false, &self.limits);
+        Ok(asked.map_err(|refused| refused.to_string()))
     }
 }
 
@@ -132,7 +170,7 @@ impl WasiView for Host {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         if self.wasi.is_none() {
             let lines = Arc::clone(self.lines());
-            self.wasi = Some(Box::new(Wasi::new(lines, &self.limits)));
+            self.wasi = Some(Box::new(Wasi::new(lines, &self.limits, &self.grants)));
         }
         let Wasi { ctx, table } = self.wasi.as_deref_mut().expect("it was made above");
         WasiCtxView { ctx, table }
@@ -142,9 +180,14 @@ impl WasiView for Host {
 // === impl Wasi ===
 
 impl Wasi {
-    /// No files, no environment, no network, nothing to read: only the time, random numbers, stdout and stderr.
-    fn new(lines: Arc<Mutex<Lines>>, limits: &Limits) -> Wasi {
-        let ctx = WasiCtx::builder()
+    /// The time, random numbers, stdout and stderr, and what is granted. Else no files, no environment, no network, nothing to
+    /// read.
+    fn new(lines: Arc<Mutex<Lines>>, limits: &Limits, grants: &Grants) -> Wasi {
+        let mut builder = WasiCtx::builder();
+        for (name, value) in &grants.env {
+            builder.env(name, value.expose());
+        }
+        let ctx = builder
             .stdout(Stream { source: Source::Stdout, lines: Arc::clone(&lines) })
             .stderr(Stream { source: Source::Stderr, lines })
             .max_random_size(limits.host_call_bytes)

@@ -82,7 +82,8 @@ pub(super) async fn run(
     {
         tracing::warn!(job.id = %job.id, attempt = job.attempt, reason = %reason, "attempt interrupted: {reason}");
     }
-    Attempt { outcome, duration: started.elapsed(), memory_peak_bytes, frames, last_words }
+    let follow_ups = host.take_follow_ups();
+    Attempt { outcome, duration: started.elapsed(), memory_peak_bytes, frames, last_words, follow_ups }
 }
 
 /// Makes an instance and throws it away, to see whether it can be done. Blocks.
@@ -127,7 +128,8 @@ fn store(
     limits: &Limits,
     deadline: Instant,
 ) -> Store<Host> {
-    let mut store = Store::new(pooled.pre.engine(), Host::new(job, log, limits, prepared.spare_bytes));
+    let mut store =
+        Store::new(pooled.pre.engine(), Host::new(job, log, limits, Arc::clone(&pooled.grants), prepared.spare_bytes));
     store.limiter(|host| &mut host.meter);
     store.set_hostcall_fuel(usize::try_from(limits.host_call_bytes).unwrap_or(usize::MAX));
     store.set_max_component_handles(limits.handles as usize);

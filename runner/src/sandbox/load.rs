@@ -18,6 +18,7 @@ use super::pools::{Pool, Pooled};
 use super::quiet::{self, Rewritten};
 use super::{Config, SandboxError, encode, instance, trap};
 use crate::generation::hex;
+use crate::grants::Grants;
 use crate::limits::Limits;
 use crate::outcome::Failure;
 
@@ -163,6 +164,14 @@ pub enum LoadError {
         /// The imports.
         names: Vec<String>,
     },
+    /// It wants what its manifest does not grant.
+    #[error("imports {}, which its manifest does not grant", quoted(.names))]
+    NotGranted {
+        /// The imports.
+        names: Vec<String>,
+        /// The lines of `[grants]` that would.
+        lines: Vec<&'static str>,
+    },
     /// An import of a known package, but not by a known name or not of the known type.
     #[error("an import does not fit what this runner offers: {reason}")]
     ImportTypes {
@@ -245,14 +254,26 @@ impl Loader {
     }
 
     /// Everything from a file's bytes to a component that started once. `facts` has what was found out, even where it fails.
-    pub(super) fn load(&self, bytes: &[u8], limits: &Limits, facts: &mut Facts) -> Result<Prepared, LoadError> {
+    pub(super) fn load(
+        &self,
+        bytes: &[u8],
+        limits: &Limits,
+        grants: &Grants,
+        facts: &mut Facts,
+    ) -> Result<Prepared, LoadError> {
         // Parsers and compilers meet bytes here that nobody has seen before: should one of them give up, only the file is
         // lost.
-        catch_unwind(AssertUnwindSafe(|| self.prepare(bytes, limits, facts)))
+        catch_unwind(AssertUnwindSafe(|| self.prepare(bytes, limits, grants, facts)))
             .unwrap_or_else(|_| Err(LoadError::Invalid { reason: "the compiler broke down over it".to_owned() }))
     }
 
-    fn prepare(&self, bytes: &[u8], limits: &Limits, facts: &mut Facts) -> Result<Prepared, LoadError> {
+    fn prepare(
+        &self,
+        bytes: &[u8],
+        limits: &Limits,
+        grants: &Grants,
+        facts: &mut Facts,
+    ) -> Result<Prepared, LoadError> {
         facts.file_bytes = bytes.len();
         let kind = file::kind(bytes)?;
         facts.kind = Some(kind);
@@ -268,7 +289,7 @@ impl Loader {
         }
         facts.imports.clone_from(&names.imports);
         facts.exports.clone_from(&names.exports);
-        check_names(&names)?;
+        check_names(&names, grants)?;
 
         let components = self.compile(bytes, encoded.as_deref().unwrap_or(bytes), facts)?;
         let spare_bytes = match &facts.quiet {
@@ -276,7 +297,7 @@ impl Loader {
             Some(Quiet::Unchanged { .. }) | None => 0,
         };
         check_resources(&components[0], limits, spare_bytes, facts)?;
-        let pooled = self.pools.iter().zip(&components).map(|(pool, component)| pool.prepare(component));
+        let pooled = self.pools.iter().zip(&components).map(|(pool, component)| pool.prepare(component, grants));
         let pooled = pooled.collect::<Result<_, _>>()?;
         let waits = names.imports.iter().any(|import| import.starts_with("wasi:clocks/"));
         let timers = self.timers.clone();
@@ -354,6 +375,9 @@ impl LoadError {
                  build it without the rest"
                     .to_owned()
             }
+            LoadError::NotGranted { lines, .. } => {
+                format!("write into `[grants]` of its manifest: {}", lines.join("; "))
+            }
             LoadError::ImportTypes { .. } | LoadError::HandlerTypes { .. } => {
                 format!("build it against the unchanged contract, `{CONTRACT}@{VERSION}`")
             }
@@ -371,13 +395,17 @@ impl LoadError {
     }
 }
 
-fn check_names(names: &Names) -> Result<(), LoadError> {
+fn check_names(names: &Names, grants: &Grants) -> Result<(), LoadError> {
     let ours = |name: &&String| name.split('/').next() == Some(CONTRACT);
     let all = || names.imports.iter().chain(&names.exports);
     let other = |name: &&String| name.split_once('@').is_some_and(|(_, version)| !version.starts_with("1."));
     if let Some(found) = all().filter(ours).find(other) {
         let version = found.split_once('@').map_or("", |(_, version)| version);
         return Err(LoadError::WorldVersion { found: format!("{CONTRACT}@{version}") });
+    }
+    let (ungranted, lines) = host::not_granted(&names.imports, grants);
+    if !ungranted.is_empty() {
+        return Err(LoadError::NotGranted { names: ungranted, lines });
     }
     let missing: Vec<String> = names.imports.iter().filter(|name| !host::is_linked(name)).cloned().collect();
     if !missing.is_empty() {

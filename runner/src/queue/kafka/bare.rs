@@ -101,7 +101,8 @@ impl BareTopic {
         list
     }
 
-    fn name(&self) -> &str {
+    /// The topic's name.
+    pub(crate) fn name(&self) -> &str {
         &self.options.topics[0].name
     }
 

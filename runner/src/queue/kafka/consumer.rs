@@ -20,6 +20,11 @@ use crate::queue::Demand;
 /// How long the thread waits for something to do.
 const TICK: Duration = Duration::from_millis(50);
 
+/// How long settlements wait for others, so that the thread does not turn for each: next to nothing of what is fetched ahead,
+/// but only where so much is in flight that nobody waits for the room that one of them leaves.
+const LINGER: Duration = Duration::from_millis(1);
+const LINGER_FROM: usize = 64;
+
 /// How long the last commit may take.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 
@@ -99,7 +104,8 @@ impl Consumer {
     }
 
     fn turn(&mut self) -> bool {
-        let work = self.shared.inbox.take(self.wait());
+        let linger = if self.flight.jobs() < LINGER_FROM { Duration::ZERO } else { LINGER };
+        let work = self.shared.inbox.take(self.wait(), linger);
         let stood = self.shared.right.turn();
         if stood >= STANDSTILL {
             self.stood(stood);

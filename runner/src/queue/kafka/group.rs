@@ -4,11 +4,11 @@
 //! what runs of a partition may end first, and is committed, before another runner has it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
@@ -18,6 +18,7 @@ use tracing::subscriber::NoSubscriber;
 use super::commit::{self, Commit};
 use super::groups::Side;
 use super::inbox::Inbox;
+use super::reader::Reader;
 use super::topics::{Role, Topics};
 use super::write::Write;
 use super::{Shared, client};
@@ -41,7 +42,7 @@ pub(super) type GroupConsumer = BaseConsumer<client::With<Member>>;
 pub(super) struct Member {
     changes: Mutex<VecDeque<Change>>,
     /// Nobody takes changes on any more: partitions are given up as it is told.
-    leaving: std::sync::atomic::AtomicBool,
+    leaving: AtomicBool,
     /// Dropped when the library has let go of everything.
     _gone: SyncSender<()>,
 }
@@ -98,7 +99,7 @@ pub(super) struct Partition {
     pub(super) topic: String,
     pub(super) number: i32,
     pub(super) role: Role,
-    pub(super) queue: PartitionQueue<client::With<Member>>,
+    pub(super) reader: Reader,
     pub(super) offsets: Offsets,
     /// What holds it up, the lowest offset first.
     pub(super) blocked: BTreeMap<i64, String>,
@@ -129,8 +130,7 @@ impl Group {
     ) -> Result<Group, QueueError> {
         let Shared { options, topics, context, inbox, .. } = shared;
         let (gone_tx, gone) = mpsc::sync_channel(0);
-        let member =
-            Member { changes: Mutex::default(), leaving: std::sync::atomic::AtomicBool::new(false), _gone: gone_tx };
+        let member = Member { changes: Mutex::default(), leaving: AtomicBool::new(false), _gone: gone_tx };
         let member = client::With { context: context.clone(), own: member };
         let name = side.group(options);
         let refused = |e: &KafkaError| client::explain(e, "cannot join the consumer group", &name);
@@ -222,15 +222,13 @@ impl Group {
             let noted = mark.map(|mark| Noted::read(mark, &note)).unwrap_or_default();
             // Before anything is fetched, so that nothing comes by the common queue.
             let queue = self.consumer.split_partition_queue(&topic, number);
-            let Some(mut queue) = queue else { return Err(KafkaError::Subscription(topic)) };
-            let wake = Arc::clone(inbox);
-            queue.set_nonempty_callback(move || wake.wake());
+            let Some(queue) = queue else { return Err(KafkaError::Subscription(topic)) };
             let offsets = Offsets::new(mark, noted);
             gained.push(Partition {
                 topic,
                 number,
                 role,
-                queue,
+                reader: Reader::new(queue, inbox),
                 offsets,
                 blocked: BTreeMap::new(),
                 leaving: false,
@@ -331,7 +329,7 @@ impl Group {
     /// Leaves it, on a thread of its own. When the others know, nobody is left who could send by the answer.
     pub(super) fn leave(self) -> mpsc::Receiver<()> {
         let Group { consumer, gone, partitions, committer, .. } = self;
-        consumer.context().own.leaving.store(true, std::sync::atomic::Ordering::Release);
+        consumer.context().own.leaving.store(true, Ordering::Release);
         drop((partitions, committer));
         // Whoever has the last hand on it waits until the library has left, which may take long.
         let leaver = std::thread::Builder::new().name("queue-leaver".to_owned()).spawn(move || {
@@ -423,7 +421,7 @@ impl Member {
 
 impl ConsumerContext for client::With<Member> {
     fn rebalance(&self, consumer: &GroupConsumer, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        if self.own.leaving.load(std::sync::atomic::Ordering::Acquire) {
+        if self.own.leaving.load(Ordering::Acquire) {
             let given_up = match consumer.rebalance_protocol() {
                 RebalanceProtocol::Cooperative if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
                     consumer.incremental_unassign(list)

@@ -12,6 +12,9 @@ use crate::job::Job;
 use crate::queue::told::Told;
 use crate::queue::{Demand, QueueError, Receipt, Settlement};
 
+/// So many settlements are worth a turn of the thread.
+const SETTLES: usize = 64;
+
 /// Between the callers and the consumer's thread.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
@@ -72,6 +75,7 @@ pub(super) struct Settle {
 
 /// How it comes back.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are settled, and an allocation for each would cost more")]
 pub(super) enum How {
     /// Decided by the one path.
     Settled(Settlement, Told),
@@ -114,10 +118,16 @@ impl Inbox {
         }
     }
 
+    /// Wakes the thread for the first one and for as many as are worth a turn: how long it waits for those between is its own
+    /// affair.
     pub(super) fn settle(&self, settle: Settle) {
         let mut state = self.lock();
         state.settles.push(settle);
-        self.wake_with(state);
+        let settles = state.settles.len();
+        drop(state);
+        if settles == 1 || settles == SETTLES {
+            self.filled.notify_one();
+        }
     }
 
     pub(super) fn written(&self, written: Written) {
@@ -153,11 +163,17 @@ impl Inbox {
         }
     }
 
-    /// Waits until there is something to do, for at most `wait`, and takes it out.
-    pub(super) fn take(&self, wait: Duration) -> Work {
-        let until = Instant::now() + wait;
+    /// Waits until there is something to do, for at most `wait`, and takes it out. Settlements by themselves are waited for
+    /// until there are many, for at most `linger` from the first on.
+    pub(super) fn take(&self, wait: Duration, linger: Duration) -> Work {
+        let mut until = Instant::now() + wait;
+        let mut lingers = false;
         let mut state = self.lock();
-        while !state.woken {
+        while !state.woken && state.settles.len() < SETTLES {
+            if !lingers && !state.settles.is_empty() {
+                lingers = true;
+                until = until.min(Instant::now() + linger);
+            }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

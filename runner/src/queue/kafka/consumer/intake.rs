@@ -47,12 +47,12 @@ impl Consumer {
                 Role::Tier(..) => TIER_WINDOW,
             };
             let mut quantum = QUANTUM;
-            while partition.has_room(window) && flight.has_room(&shared.options) {
+            while partition.reader.is_filled() && partition.has_room(window) && flight.has_room(&shared.options) {
                 if quantum == 0 || taken == TAKEN_MAX {
                     more = true;
                     break;
                 }
-                match partition.queue.poll(Duration::ZERO) {
+                match partition.reader.next() {
                     Some(Ok(message)) => {
                         let place = (tenure, partition.role, window);
                         let to_write = accept(&message, place, &mut partition.offsets, flight, shared);
