@@ -11,7 +11,8 @@ use crate::support::{Random, TestRunner, now_ms};
 pub(super) const SLOTS: usize = 4;
 
 /// With the partitions that come and go.
-const LOG: &str = "info,sandhog::queue::kafka::consumer=debug,sandhog::queue::kafka::group=debug";
+const LOG: &str =
+    "info,sandhog::queue::kafka::consumer=debug,sandhog::queue::kafka::group=debug,sandhog::queue::kafka::commit=debug";
 
 const RETRY: &str = "[retry]\nmax_failures = 3\nbackoff = { first = '20ms', factor = 1, max = '20ms' }\n";
 

@@ -42,6 +42,8 @@ pub(super) struct Consumer {
     groups: Groups,
     /// No membership is tried before.
     join_at: Instant,
+    /// A former process of this runner is still a member, and that was said.
+    waits_for_session: bool,
     /// How they are joined.
     protocol: client::Protocol,
     flight: Flight,
@@ -73,6 +75,7 @@ impl Consumer {
             shared,
             groups: Groups::default(),
             join_at: Instant::now(),
+            waits_for_session: false,
             flight: Flight::default(),
             suspects: Suspects::default(),
             numbers: 0,
