@@ -19,6 +19,7 @@ mod records;
 mod suspects;
 mod told;
 mod topic;
+mod transactions;
 mod writes;
 
 #[test]

@@ -10,8 +10,9 @@ use crate::support::{Random, TestRunner, now_ms};
 /// How many attempts a runner executes at a time here.
 pub(super) const SLOTS: usize = 4;
 
-/// With the partitions that come and go.
-const LOG: &str = "info,sandhog::queue::kafka::consumer=debug,sandhog::queue::kafka::group=debug";
+/// With the partitions that come and go, and commits that fail.
+const LOG: &str = "info,sandhog::queue::kafka::consumer=debug,sandhog::queue::kafka::group=debug,\
+                   sandhog::queue::kafka::commit=debug";
 
 const RETRY: &str = "[retry]\nmax_failures = 3\nbackoff = { first = '20ms', factor = 1, max = '20ms' }\n";
 
@@ -26,6 +27,9 @@ queue.kafka.client = { 'session.timeout.ms' = '6000', 'partition.assignment.stra
 pub(super) const COOPERATIVE: &str =
     "queue.kafka.group_protocol = 'classic'\nqueue.kafka.client = { 'session.timeout.ms' = '6000' }";
 pub(super) const KIP_848: &str = "queue.kafka.group_protocol = 'consumer'";
+/// The newer protocol, with transactions.
+pub(super) const TRANSACTIONS: &str =
+    "queue.kafka.group_protocol = 'consumer'\nqueue.kafka.delivery = 'exactly-once-in-kafka'";
 
 /// Runners on one topic, each in a folder of its own.
 pub(super) struct Fleet {
@@ -86,6 +90,12 @@ impl Fleet {
     pub(super) fn kill(&mut self, member: usize) {
         self.members[member].kill();
         self.ends[member].push(now_ms());
+    }
+
+    /// SIGKILL of one that was stopped, and has done nothing since.
+    pub(super) fn kill_stopped(&mut self, member: usize, since: i64) {
+        self.members[member].kill();
+        self.ends[member].push(since);
     }
 
     /// SIGTERM, and waits until it has ended.

@@ -124,6 +124,9 @@ impl Consumer {
             Some((false, list)) => {
                 let tenures = group.tenures(&list);
                 let lost = group.is_lost();
+                if lost {
+                    tracing::debug!("partitions lost: the group took this runner for dead");
+                }
                 for tenure in &tenures {
                     self.shared.right.lose(*tenure);
                     if let Some(partition) = group.partitions.get_mut(tenure) {
