@@ -13,6 +13,7 @@ mod fleet;
 mod looking;
 mod mixed;
 mod outages;
+mod parked;
 mod rebalances;
 mod record;
 mod records;
