@@ -14,6 +14,7 @@ mod fleet;
 mod looking;
 mod mixed;
 mod outages;
+mod parked;
 mod rebalances;
 mod record;
 mod records;
@@ -21,6 +22,7 @@ mod shares;
 mod suspects;
 mod told;
 mod topic;
+mod transactions;
 mod writes;
 
 #[test]
