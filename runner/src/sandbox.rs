@@ -55,6 +55,8 @@ pub struct Config {
     /// The runtime, with time enabled, whose clock ends an attempt that waits. Not the one that guests run on, since they
     /// may occupy all of it; and it must outlive that one.
     pub timers: tokio::runtime::Handle,
+    /// The runtime that guests run on. Instances that wait are set up and torn down there.
+    pub guests: tokio::runtime::Handle,
 }
 
 /// Makes components of files. Cheap to clone.
@@ -118,8 +120,8 @@ pub enum Level {
 /// Takes the lines that guests write.
 pub trait GuestLog: Send + Sync {
     /// One line, without its end, within the limits, without control characters but tabs. Called while the attempt runs,
-    /// so it must not block.
-    fn line(&self, job: &Job, source: Source, level: Level, line: &str);
+    /// so it must not block. What sets an instance up or tears it down works no job.
+    fn line(&self, job: Option<&Job>, source: Source, level: Level, line: &str);
 }
 
 /// Why there is no sandbox.
@@ -176,6 +178,18 @@ impl Sandbox {
         }
     }
 
+    /// Waits until the instances of all components that are gone are torn down.
+    pub async fn torn_down(&self) {
+        let endings = self.shared.endings();
+        endings.under_way.close();
+        endings.under_way.wait().await;
+    }
+
+    /// Breaks off what tears instances down.
+    pub fn stop_tearing_down(&self) {
+        self.shared.endings().stop.cancel();
+    }
+
     /// Whether swap space was added since the sandbox was set up in a way that is not safe with swap. Then the runner must
     /// drain and start again.
     pub fn swap_appeared(&self) -> bool {
@@ -200,8 +214,28 @@ impl Component {
     /// The same, with instances that are used for several jobs, one after the other, as long as these end well: such an
     /// instance keeps the limits and the log of the attempt that it was made for.
     pub fn reusing(self, reuse: Reuse) -> Component {
-        let shelf = shelf::Shelf::new(reuse, self.prepared.pooled.len(), &self.prepared.timers);
+        let shelf = shelf::Shelf::new(&self.prepared, reuse);
         Component { shelf: Some(shelf), ..self }
+    }
+
+    /// Whether instances of it are set up before their first job, for more than one.
+    pub fn is_set_up_once(&self) -> bool {
+        self.prepared.exports.context && self.shelf.is_some()
+    }
+
+    /// Sets up an instance without a job: where instances are reused it waits for its first one, else it is torn down again.
+    /// Nothing is done for a component that exports no `context`.
+    ///
+    /// # Errors
+    ///
+    /// Why no instance can be set up now, for people.
+    pub async fn set_up(&self, limits: &Limits, log: &Arc<dyn GuestLog>) -> Result<(), String> {
+        if !self.prepared.exports.context {
+            return Ok(());
+        }
+        let (component, limits, log) = (self.clone(), limits.clone(), Arc::clone(log));
+        let set_up = async move { attempt::set_up(&component, &limits, &log).await };
+        self.prepared.guests.spawn(set_up).await.unwrap_or_else(|error| Err(format!("set-up: {error}")))
     }
 
     /// Runs one attempt, in a fresh instance unless instances are reused. Nothing that the guest does makes this fail or

@@ -144,6 +144,7 @@ impl Pair {
             memory_ceiling_bytes: config.ceilings.memory_bytes,
             compiled_dir: None,
             timers: Handle::current(),
+            guests: Handle::current(),
         };
         let sandbox = if scan { Sandbox::new(sandbox_config) } else { Sandbox::without_page_scan(sandbox_config) }?;
         let manifest = Manifest::parse(manifest, &subject.name, config)?;

@@ -114,6 +114,7 @@ impl Loader {
             if let Some(serving) = &load.serving {
                 record.note(&serving.generation, serving.trial().standing());
             }
+            record.not_ready = None;
             match load.source {
                 Source::Folder => record.deployed(generation, job_types.clone(), now),
                 Source::Pinned(_) | Source::LastGood(_) => record.serving = Some(generation.clone()),

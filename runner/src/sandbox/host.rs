@@ -27,7 +27,7 @@ pub(super) mod bindings {
     });
 }
 
-pub(super) use self::bindings::exports::sandhog::jobs::handler;
+pub(super) use self::bindings::exports::sandhog::jobs::{context, failure_hook, handler};
 use self::bindings::sandhog::jobs::{log, queue, types};
 
 /// How much of stdout or stderr a guest may write at once. It may all be line ends, and nobody can interrupt their being
@@ -40,12 +40,13 @@ pub(super) struct Host {
     /// When what runs now is interrupted.
     pub(super) deadline: Instant,
     pub(super) limits: Limits,
-    /// What it works, or worked last.
-    pub(super) job: Arc<Job>,
+    /// What it works, or worked last; none while it is set up or torn down.
+    pub(super) job: Option<Arc<Job>>,
     log: Arc<dyn GuestLog>,
     grants: Arc<Grants>,
     calls: u64,
-    follow_ups: FollowUps,
+    /// What the guest asked to be enqueued.
+    pub(super) follow_ups: FollowUps,
     /// Made with the first line, as most attempts write none.
     lines: Option<Arc<Mutex<Lines>>>,
     /// Made with the first use, as most guests use none.
@@ -112,7 +113,7 @@ pub(super) fn not_granted(imports: &[String], grants: &Grants) -> (Vec<String>, 
 
 impl Host {
     pub(super) fn new(
-        job: Arc<Job>,
+        job: Option<Arc<Job>>,
         log: Arc<dyn GuestLog>,
         limits: &Limits,
         grants: Arc<Grants>,
@@ -134,8 +135,8 @@ impl Host {
         }
     }
 
-    /// Another job begins in the same instance.
-    pub(super) fn begin(&mut self, job: Arc<Job>, deadline: Instant) {
+    /// Another job begins in the same instance, or what is none.
+    pub(super) fn begin(&mut self, job: Option<Arc<Job>>, deadline: Instant) {
         self.meter.begin();
         (self.job, self.deadline, self.calls) = (job, deadline, 0);
         self.follow_ups = FollowUps::default();
@@ -152,11 +153,6 @@ impl Host {
         lines.last_words()
     }
 
-    /// What the guest asked to be enqueued.
-    pub(super) fn take_follow_ups(&mut self) -> FollowUps {
-        std::mem::take(&mut self.follow_ups)
-    }
-
     /// Says something of ours among the guest's lines.
     pub(super) fn remark(&mut self, remark: &str) {
         lock(self.lines()).remark(Source::Log, remark);
@@ -170,7 +166,7 @@ impl Host {
     }
 
     fn new_lines(&self) -> Lines {
-        Lines::new(Arc::clone(&self.job), Arc::clone(&self.log), &self.limits)
+        Lines::new(self.job.clone(), Arc::clone(&self.log), &self.limits)
     }
 
     fn count_call(&mut self) -> wasmtime::Result<()> {
@@ -192,7 +188,10 @@ impl log::Host for Host {
 impl queue::Host for Host {
     fn enqueue(&mut self, job: String, options: Vec<(String, String)>) -> wasmtime::Result<Result<String, String>> {
         self.count_call()?;
-        let asked = self.follow_ups.ask(&self.job, job, options, |_| false, &self.limits);
+        let Some(parent) = &self.job else {
+            return Ok(Err("set-up and tear-down are part of no job, and cannot enqueue any".to_owned()));
+        };
+        let asked = self.follow_ups.ask(parent, job, options, |_| false, &self.limits);
         Ok(asked.map_err(|refused| refused.to_string()))
     }
 }

@@ -13,19 +13,21 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::{Store, UpdateDeadline};
 
 use super::attempt::Came;
-use super::host::{Host, handler};
-use super::load::{LoadError, Prepared};
+use super::host::{Host, context, failure_hook, handler};
+use super::load::{CONTEXT, FAILURE_HOOK, HANDLER, LoadError, Prepared};
 use super::pools::{Place, Pooled};
 use super::{GuestLog, Level, Source, pools};
 use crate::job::Job;
 use crate::limits::Limits;
 use crate::outcome::{Failure, Kind, Outcome};
 
+const STARTED: &str = "it is started before it is called";
+
 /// An instance, or what one will be made of.
 pub(super) struct Instance {
     store: Store<Host>,
     /// What it exports; none before it was started.
-    handler: Option<handler::Guest>,
+    exports: Option<Exports>,
     /// Given back after the store is gone.
     pub(super) place: Place,
     /// How many jobs it was given.
@@ -34,12 +36,18 @@ pub(super) struct Instance {
     pub(super) waits_since: Instant,
 }
 
+struct Exports {
+    handler: handler::Guest,
+    context: Option<context::Guest>,
+    failure_hook: Option<failure_hook::Guest>,
+}
+
 /// What bounds the calls of one attempt.
 pub(super) struct Bounds<'a> {
     pub(super) started: Instant,
     pub(super) deadline: Instant,
     prepared: &'a Prepared,
-    limits: &'a Limits,
+    pub(super) limits: &'a Limits,
     stop: &'a CancellationToken,
 }
 
@@ -60,63 +68,79 @@ pub(super) fn start_once(prepared: &Prepared, limits: &Limits) -> Result<(), Loa
     let deadline = deadline(Instant::now(), limits);
     // Every pool has room for those that are loaded, beside its places.
     let pooled = &prepared.pooled[0];
-    let (job, grants) = (Arc::new(Job::default()), Arc::clone(&pooled.grants));
-    let host = Host::new(job, Arc::new(Unheard), limits, grants, prepared.spare_bytes, deadline);
+    let grants = Arc::clone(&pooled.grants);
+    let host = Host::new(None, Arc::new(Unheard), limits, grants, prepared.spare_bytes, deadline);
     let mut store = store(pooled, host);
-    let started = {
-        let call = async {
-            let instance = pooled.pre.instantiate_async(&mut store).await?;
-            Ok(pooled.handler.load(&mut store, &instance).map(drop))
-        };
-        block_on(pin!(call), prepared, deadline)
-    };
+    let started = block_on(pin!(pooled.pre.instantiate_async(&mut store)), prepared, deadline);
     let broken = match started {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(error)) => return Err(LoadError::HandlerTypes { reason: format!("{error:#}") }),
+        Ok(instance) => return Exports::load(pooled, &mut store, &instance).map(drop),
         Err(broken) => broken,
     };
     match Came::broken(broken, store.data_mut(), limits).outcome {
         Outcome::Failed(failure) => Err(LoadError::Start { failure }),
         Outcome::Interrupted { reason } => Err(LoadError::Start { failure: Failure::new(Kind::Error, reason) }),
-        Outcome::Complete { .. } | Outcome::Retry(_) | Outcome::Reject { .. } | Outcome::Cancelled => Ok(()),
+        _ => unreachable!("what broke did not answer"),
     }
 }
 
 // === impl Instance ===
 
 impl Instance {
-    /// What an instance for `job` will be made of, in this thread's pool, or where there is room.
-    pub(super) fn new(bounds: &Bounds<'_>, job: Arc<Job>, log: Arc<dyn GuestLog>) -> Instance {
+    /// What an instance will be made of, in this thread's pool, or where there is room.
+    pub(super) fn new(bounds: &Bounds<'_>, job: Option<Arc<Job>>, log: Arc<dyn GuestLog>) -> Instance {
         let Bounds { prepared, limits, deadline, .. } = *bounds;
         let place = pools::enter(&prepared.pooled);
         let pooled = &prepared.pooled[place.number];
         let host = Host::new(job, log, limits, Arc::clone(&pooled.grants), prepared.spare_bytes, deadline);
         let store = store(pooled, host);
-        Instance { store, handler: None, place, jobs: 0, waits_since: bounds.started }
+        Instance { store, exports: None, place, jobs: 0, waits_since: bounds.started }
     }
 
-    /// Begins another job. What is limited for each job is counted anew.
-    pub(super) fn begin(&mut self, job: Arc<Job>, deadline: Instant) {
-        self.host().begin(job, deadline);
+    /// Begins another job, or what is none. What is limited for each job is counted anew.
+    pub(super) fn begin(&mut self, job: Option<Arc<Job>>, bounds: &Bounds<'_>) {
+        self.host().begin(job, bounds.deadline);
     }
 
     /// Whether it may work a job of this type: types do not share an instance.
     pub(super) fn is_for(&self, job_type: &str) -> bool {
-        self.store.data().job.job_type == job_type
+        self.store.data().job.as_ref().is_none_or(|job| job.job_type == job_type)
     }
 
-    /// Makes the instance, if that is still to be done.
+    /// Whether it was made already.
+    pub(super) fn is_started(&self) -> bool {
+        self.exports.is_some()
+    }
+
+    /// Makes the instance.
     pub(super) async fn start(&mut self, bounds: &Bounds<'_>) -> Result<(), Broken> {
-        if self.handler.is_some() {
-            return Ok(());
-        }
         let (store, pooled) = (&mut self.store, &bounds.prepared.pooled[self.place.number]);
         let call = async {
             let instance = pooled.pre.instantiate_async(&mut *store).await?;
-            pooled.handler.load(store, &instance)
+            Exports::load(pooled, store, &instance).map_err(wasmtime::Error::new)
         };
-        self.handler = Some(bounded(pin!(call), bounds).await?);
+        self.exports = Some(bounded(pin!(call), bounds).await?);
         Ok(())
+    }
+
+    /// Sets it up, if it wants that.
+    pub(super) async fn set_up(&mut self, bounds: &Bounds<'_>) -> Result<Result<(), String>, Broken> {
+        let Some(context) = self.exports().context.clone() else { return Ok(Ok(())) };
+        self.begin(None, bounds);
+        bounded(pin!(context.call_set_up(&mut self.store)), bounds).await
+    }
+
+    /// Ends it after its last job, unless it broke: tears it down, if it wants that. How that went is only said.
+    pub(super) async fn end(mut self, bounds: &Bounds<'_>) {
+        let Some(context) = self.exports().context.clone() else { return };
+        self.begin(None, bounds);
+        let torn_down = bounded(pin!(context.call_tear_down(&mut self.store)), bounds).await;
+        match torn_down {
+            Ok(()) => drop(self.host().finish()),
+            Err(broken) => {
+                let came = Came::broken(broken, self.host(), bounds.limits);
+                self.host().remark(&format!("tear-down: {}", came.reason()));
+            }
+        }
     }
 
     /// Has it work the job that was begun.
@@ -129,12 +153,50 @@ impl Instance {
         self.jobs += 1;
         let metadata: Vec<_> = job.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let job = view(job, &metadata, max_failures, bounds.limits);
-        let handler = self.handler.as_ref().expect("it was started");
-        bounded(pin!(handler.call_handle_job(&mut self.store, job)), bounds).await
+        let exports = self.exports.as_ref().expect(STARTED);
+        bounded(pin!(exports.handler.call_handle_job(&mut self.store, job)), bounds).await
+    }
+
+    /// Tells it of a failure of the job that was begun, if it wants that; `buried` says whether the job ends with it.
+    pub(super) async fn job_failed(
+        &mut self,
+        job: &Job,
+        max_failures: u32,
+        (failure, buried): (&Failure, bool),
+        bounds: &Bounds<'_>,
+    ) -> Result<(), Broken> {
+        let Some(hook) = self.exports().failure_hook.clone() else { return Ok(()) };
+        let metadata: Vec<_> = job.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let job = view(job, &metadata, max_failures, bounds.limits);
+        let kind = failure.kind.as_str();
+        let failure = failure_hook::Failure { kind: &kind, message: &failure.message, buried, metadata: &[] };
+        bounded(pin!(hook.call_job_failed(&mut self.store, job, failure)), bounds).await
+    }
+
+    fn exports(&self) -> &Exports {
+        self.exports.as_ref().expect(STARTED)
     }
 
     pub(super) fn host(&mut self) -> &mut Host {
         self.store.data_mut()
+    }
+}
+
+// === impl Exports ===
+
+impl Exports {
+    fn load(
+        pooled: &Pooled,
+        store: &mut Store<Host>,
+        instance: &wasmtime::component::Instance,
+    ) -> Result<Exports, LoadError> {
+        let handler = pooled.handler.load(&mut *store, instance);
+        let handler = handler.map_err(|error| LoadError::export_types(HANDLER, &error))?;
+        let context = pooled.context.as_ref().map(|context| context.load(&mut *store, instance)).transpose();
+        let context = context.map_err(|error| LoadError::export_types(CONTEXT, &error))?;
+        let failure_hook = pooled.failure_hook.as_ref().map(|hook| hook.load(&mut *store, instance)).transpose();
+        let failure_hook = failure_hook.map_err(|error| LoadError::export_types(FAILURE_HOOK, &error))?;
+        Ok(Exports { handler, context, failure_hook })
     }
 }
 
@@ -264,7 +326,7 @@ fn poll_once<T>(
 struct Unheard;
 
 impl GuestLog for Unheard {
-    fn line(&self, _: &Job, source: Source, level: Level, line: &str) {
+    fn line(&self, _: Option<&Job>, source: Source, level: Level, line: &str) {
         tracing::debug!(source = source.as_str(), ?level, line, "a component says something while it is loaded");
     }
 }

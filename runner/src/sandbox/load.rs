@@ -16,6 +16,7 @@ use super::file::{self, Names};
 use super::host;
 use super::pools::{Pool, Pooled};
 use super::quiet::{self, Rewritten};
+use super::shelf::Endings;
 use super::{Config, SandboxError, encode, instance, trap};
 use crate::generation::hex;
 use crate::grants::Grants;
@@ -30,7 +31,9 @@ pub(super) const PAGE_BYTES: u64 = 64 << 10;
 
 const CONTRACT: &str = "sandhog:jobs";
 const VERSION: &str = "1.0.0";
-const HANDLER: &str = "sandhog:jobs/handler@1.0.0";
+pub(super) const HANDLER: &str = "sandhog:jobs/handler@1.0.0";
+pub(super) const CONTEXT: &str = "sandhog:jobs/context@1.0.0";
+pub(super) const FAILURE_HOOK: &str = "sandhog:jobs/failure-hook@1.0.0";
 
 /// How far a memory is grown before a guest asks for it, by whether the kernel is asked which pages were written.
 pub(super) fn spare_pages(scans_pages: bool) -> u32 {
@@ -67,6 +70,13 @@ pub struct Facts {
     pub tables: Option<u32>,
     /// The size of its largest table at the start, in elements.
     pub table_initial_elements: Option<u64>,
+}
+
+impl Facts {
+    /// Whether it exports this interface of the contract.
+    pub fn exports_contract(&self, interface: &str) -> bool {
+        exported(&self.exports, interface).is_some()
+    }
 }
 
 /// What a file of WebAssembly is.
@@ -184,17 +194,13 @@ pub enum LoadError {
         /// What it exports.
         found: Vec<String>,
     },
-    /// A handler, but not of the contract's type.
-    #[error("the export `{HANDLER}` is not what it is in the contract: {reason}")]
-    HandlerTypes {
+    /// An export of the contract, but not of the contract's type.
+    #[error("the export `{export}` is not what it is in the contract: {reason}")]
+    ExportTypes {
+        /// Which.
+        export: &'static str,
         /// How it differs.
         reason: String,
-    },
-    /// An optional part of the contract.
-    #[error("exports `{export}`, which this version of the runner does not call yet")]
-    NotYet {
-        /// The export.
-        export: String,
     },
     /// It needs more than it may have, before it even runs.
     #[error("needs {wanted} {what}, where the limit is {limit}")]
@@ -214,11 +220,20 @@ pub enum LoadError {
     },
 }
 
+/// What of the contract a component exports beside `handler`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Exports {
+    pub(super) context: bool,
+    pub(super) failure_hook: bool,
+}
+
 /// Makes components.
 pub(super) struct Loader {
     pools: Vec<Arc<Pool>>,
     compiled: Option<Compiled>,
     timers: tokio::runtime::Handle,
+    guests: tokio::runtime::Handle,
+    endings: Arc<Endings>,
     scans_pages: bool,
     spare_pages: u32,
 }
@@ -227,7 +242,10 @@ pub(super) struct Loader {
 pub(super) struct Prepared {
     /// The component in each pool.
     pub(super) pooled: Vec<Pooled>,
+    pub(super) exports: Exports,
     pub(super) timers: tokio::runtime::Handle,
+    pub(super) guests: tokio::runtime::Handle,
+    pub(super) endings: Arc<Endings>,
     /// Whether it may wait on a timer in a call to the host. Others are spared what all threads would write at each attempt:
     /// the count of those who entered the timers' runtime.
     pub(super) waits: bool,
@@ -246,11 +264,23 @@ impl Loader {
         let compiled = config.compiled_dir.and_then(|dir| Compiled::open(&dir, &built.engines[0], spare_pages));
         let pools =
             built.engines.into_iter().map(|engine| Pool::new(engine, built.places)).collect::<Result<_, _>>()?;
-        Ok(Loader { pools, compiled, timers: config.timers, scans_pages: built.scans_pages, spare_pages })
+        Ok(Loader {
+            pools,
+            compiled,
+            timers: config.timers,
+            guests: config.guests,
+            endings: Arc::default(),
+            scans_pages: built.scans_pages,
+            spare_pages,
+        })
     }
 
     pub(super) fn swap_appeared(&self) -> bool {
         self.scans_pages && engine::swap_is_listed()
+    }
+
+    pub(super) fn endings(&self) -> &Endings {
+        &self.endings
     }
 
     /// Everything from a file's bytes to a component that started once. `facts` has what was found out, even where it fails.
@@ -289,7 +319,7 @@ impl Loader {
         }
         facts.imports.clone_from(&names.imports);
         facts.exports.clone_from(&names.exports);
-        check_names(&names, grants)?;
+        let exports = check_names(&names, grants)?;
 
         let components = self.compile(bytes, encoded.as_deref().unwrap_or(bytes), facts)?;
         let spare_bytes = match &facts.quiet {
@@ -297,11 +327,13 @@ impl Loader {
             Some(Quiet::Unchanged { .. }) | None => 0,
         };
         check_resources(&components[0], limits, spare_bytes, facts)?;
-        let pooled = self.pools.iter().zip(&components).map(|(pool, component)| pool.prepare(component, grants));
+        let prepare = |(pool, component): (&Arc<Pool>, &_)| pool.prepare(component, exports, grants);
+        let pooled = self.pools.iter().zip(&components).map(prepare);
         let pooled = pooled.collect::<Result<_, _>>()?;
         let waits = names.imports.iter().any(|import| import.starts_with("wasi:clocks/"));
-        let timers = self.timers.clone();
-        let prepared = Prepared { pooled, timers, waits, spare_bytes, facts: facts.clone() };
+        let (timers, guests, endings) = (self.timers.clone(), self.guests.clone(), Arc::clone(&self.endings));
+        let facts = facts.clone();
+        let prepared = Prepared { pooled, exports, timers, guests, endings, waits, spare_bytes, facts };
         instance::start_once(&prepared, limits)?;
         Ok(prepared)
     }
@@ -358,6 +390,11 @@ impl Loader {
 // === impl LoadError ===
 
 impl LoadError {
+    /// An export is not of the contract's type.
+    pub(super) fn export_types(export: &'static str, error: &wasmtime::Error) -> LoadError {
+        LoadError::ExportTypes { export, reason: format!("{error:#}") }
+    }
+
     /// What is wrong and what to do about it, in one line.
     pub fn with_hint(&self) -> String {
         self.hint().map_or_else(|| self.to_string(), |hint| format!("{self}; {hint}"))
@@ -378,11 +415,10 @@ impl LoadError {
             LoadError::NotGranted { lines, .. } => {
                 format!("write into `[grants]` of its manifest: {}", lines.join("; "))
             }
-            LoadError::ImportTypes { .. } | LoadError::HandlerTypes { .. } => {
+            LoadError::ImportTypes { .. } | LoadError::ExportTypes { .. } => {
                 format!("build it against the unchanged contract, `{CONTRACT}@{VERSION}`")
             }
             LoadError::NoHandler { .. } => "build it for the world `job-handler`".to_owned(),
-            LoadError::NotYet { .. } => "build it for the world `job-handler`, without this export".to_owned(),
             LoadError::TooBig { what: "bytes of memory", .. } => "raise `memory` in its manifest".to_owned(),
             LoadError::Empty
             | LoadError::TooLarge { .. }
@@ -395,7 +431,7 @@ impl LoadError {
     }
 }
 
-fn check_names(names: &Names, grants: &Grants) -> Result<(), LoadError> {
+fn check_names(names: &Names, grants: &Grants) -> Result<Exports, LoadError> {
     let ours = |name: &&String| name.split('/').next() == Some(CONTRACT);
     let all = || names.imports.iter().chain(&names.exports);
     let other = |name: &&String| name.split_once('@').is_some_and(|(_, version)| !version.starts_with("1."));
@@ -411,20 +447,20 @@ fn check_names(names: &Names, grants: &Grants) -> Result<(), LoadError> {
     if !missing.is_empty() {
         return Err(LoadError::Imports { names: missing });
     }
-    let exports = |interface: &str| {
-        names.exports.iter().find(|name| {
-            name.strip_prefix(CONTRACT)
-                .and_then(|name| name.strip_prefix('/')?.strip_prefix(interface)?.strip_prefix('@'))
-                .is_some()
-        })
-    };
+    let exports = |interface: &str| exported(&names.exports, interface);
     if exports("handler").is_none() {
         return Err(LoadError::NoHandler { found: names.exports.clone() });
     }
-    match exports("context").or_else(|| exports("failure-hook")) {
-        Some(export) => Err(LoadError::NotYet { export: export.clone() }),
-        None => Ok(()),
-    }
+    Ok(Exports { context: exports("context").is_some(), failure_hook: exports("failure-hook").is_some() })
+}
+
+/// The interface of the contract among the exports.
+fn exported<'a>(exports: &'a [String], interface: &str) -> Option<&'a String> {
+    let named = |name: &&String| {
+        let rest = name.strip_prefix(CONTRACT).and_then(|name| name.strip_prefix('/'));
+        rest.and_then(|name| name.split_once('@')).is_some_and(|(name, _)| name == interface)
+    };
+    exports.iter().find(named)
 }
 
 fn check_resources(

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
 
-use super::host::{self, Host, handler};
-use super::load::LoadError;
+use super::host::{self, Host, context, failure_hook, handler};
+use super::load::{CONTEXT, Exports, FAILURE_HOOK, HANDLER, LoadError};
 use super::{SandboxError, trap};
 use crate::grants::Grants;
 
@@ -36,6 +36,8 @@ pub(super) struct Pool {
 pub(super) struct Pooled {
     pub(super) pre: InstancePre<Host>,
     pub(super) handler: handler::GuestIndices,
+    pub(super) context: Option<context::GuestIndices>,
+    pub(super) failure_hook: Option<failure_hook::GuestIndices>,
     /// What it may do. Each pool has it for itself: threads that count references to one thing wait for each other.
     pub(super) grants: Arc<Grants>,
     pool: Arc<Pool>,
@@ -87,16 +89,25 @@ impl Pool {
     }
 
     /// Links a component, and finds out how it is called.
-    pub(super) fn prepare(self: &Arc<Pool>, component: &Component, grants: &Grants) -> Result<Pooled, LoadError> {
+    pub(super) fn prepare(
+        self: &Arc<Pool>,
+        component: &Component,
+        exports: Exports,
+        grants: &Grants,
+    ) -> Result<Pooled, LoadError> {
         let pre = self
             .linker
             .instantiate_pre(component)
             .map_err(|error| LoadError::ImportTypes { reason: format!("{error:#}") })?;
-        let handler = handler::GuestIndices::new(&pre)
-            .map_err(|error| LoadError::HandlerTypes { reason: format!("{error:#}") })?;
+        let handler = handler::GuestIndices::new(&pre).map_err(|error| LoadError::export_types(HANDLER, &error))?;
+        let context = exports.context.then(|| context::GuestIndices::new(&pre)).transpose();
+        let context = context.map_err(|error| LoadError::export_types(CONTEXT, &error))?;
+        let failure_hook = exports.failure_hook.then(|| failure_hook::GuestIndices::new(&pre)).transpose();
+        let failure_hook = failure_hook.map_err(|error| LoadError::export_types(FAILURE_HOOK, &error))?;
         // Else the first attempt would do it.
         component.initialize_copy_on_write_image().map_err(|e| LoadError::Start { failure: trap::host_fault(&e) })?;
-        Ok(Pooled { pre, handler, grants: Arc::new(grants.clone()), pool: Arc::clone(self) })
+        let grants = Arc::new(grants.clone());
+        Ok(Pooled { pre, handler, context, failure_hook, grants, pool: Arc::clone(self) })
     }
 
     fn take_place(&self) -> bool {

@@ -6,19 +6,30 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::instance::Instance;
+use super::instance::{Bounds, Instance};
+use super::load::Prepared;
 use super::pools;
 use crate::limits::Reuse;
 
 /// The instances of one component that wait.
 pub(super) struct Shelf {
+    prepared: Arc<Prepared>,
     reuse: Reuse,
     waiting: Mutex<Waiting>,
     /// What ends those that waited for too long.
     sweep: Mutex<Option<AbortHandle>>,
+}
+
+/// The tear-downs that are under way without a job.
+#[derive(Default)]
+pub(super) struct Endings {
+    pub(super) under_way: TaskTracker,
+    /// They are to be broken off.
+    pub(super) stop: CancellationToken,
 }
 
 struct Waiting {
@@ -30,11 +41,12 @@ struct Waiting {
 // === impl Shelf ===
 
 impl Shelf {
-    /// An empty one, for a component in so many pools. What waits for too long is looked for on `timers`.
-    pub(super) fn new(reuse: Reuse, pools: usize, timers: &Handle) -> Arc<Shelf> {
-        let waiting = Waiting { by_pool: (0..pools).map(|_| Vec::new()).collect(), count: 0 };
-        let shelf = Arc::new(Shelf { reuse, waiting: Mutex::new(waiting), sweep: Mutex::new(None) });
-        let sweep = timers.spawn(sweep(Arc::downgrade(&shelf), shelf.reuse.idle));
+    /// An empty one.
+    pub(super) fn new(prepared: &Arc<Prepared>, reuse: Reuse) -> Arc<Shelf> {
+        let waiting = Waiting { by_pool: prepared.pooled.iter().map(|_| Vec::new()).collect(), count: 0 };
+        let prepared = Arc::clone(prepared);
+        let shelf = Arc::new(Shelf { prepared, reuse, waiting: Mutex::new(waiting), sweep: Mutex::new(None) });
+        let sweep = shelf.prepared.timers.spawn(sweep(Arc::downgrade(&shelf), shelf.reuse.idle));
         *lock(&shelf.sweep) = Some(sweep.abort_handle());
         shelf
     }
@@ -115,7 +127,11 @@ impl Waiting {
 }
 
 impl Drop for Shelf {
+    /// Its component is not served any more.
     fn drop(&mut self) {
+        for instance in lock(&self.waiting).by_pool.drain(..).flatten() {
+            end(&self.prepared, instance);
+        }
         if let Some(sweep) = lock(&self.sweep).take() {
             sweep.abort();
         }
@@ -130,8 +146,20 @@ async fn sweep(shelf: Weak<Shelf>, idle: Duration) {
         let Some(shelf) = shelf.upgrade() else { return };
         let expired;
         (expired, look_again) = shelf.expired(Instant::now());
-        drop(expired);
+        for instance in expired {
+            end(&shelf.prepared, instance);
+        }
     }
+}
+
+/// Ends an instance beside the jobs.
+fn end(prepared: &Arc<Prepared>, mut instance: Instance) {
+    if !prepared.exports.context {
+        return;
+    }
+    let (of, limits) = (Arc::clone(prepared), instance.host().limits.clone());
+    let ended = async move { instance.end(&Bounds::new(&of, &limits, &of.endings.stop)).await };
+    prepared.guests.spawn(prepared.endings.under_way.track_future(ended));
 }
 
 /// Nobody panics while he holds the lock.

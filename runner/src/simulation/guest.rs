@@ -186,5 +186,5 @@ impl Drop for Running<'_> {
 // === impl NoLog ===
 
 impl GuestLog for NoLog {
-    fn line(&self, _: &Job, _: Source, _: Level, _: &str) {}
+    fn line(&self, _: Option<&Job>, _: Source, _: Level, _: &str) {}
 }
