@@ -114,6 +114,7 @@ impl Actor {
         };
         running.outcome = Some(outcome.clone());
         self.place.note(|| format!("ran job {number}: {outcome:?}"));
+        let follow_ups = if outcome.is_answer() { follow_ups } else { FollowUps::default() };
         let duration = world.timeline.elapsed() - begun;
         Attempt { outcome, duration, memory_peak_bytes: 0, frames: Vec::new(), last_words: None, follow_ups }
     }
