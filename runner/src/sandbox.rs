@@ -1,11 +1,12 @@
-//! The sandbox: a file becomes a [`Component`], and every attempt gets a fresh instance of it. All knowledge of wasmtime is
-//! behind this module.
+//! The sandbox: a file becomes a [`Component`], and every attempt gets a fresh instance of it, unless its instances are
+//! reused. All knowledge of wasmtime is behind this module.
 //!
 //! In reading order: `engine` (what is allowed at all), `file` (what a file is), `encode` (a core module becomes a
 //! component), `quiet` (so that an attempt changes no page tables), `compiled` (the cache), `pools` (one for each thread),
-//! `load` (all of these in turn), `host` (what a guest may call), `limits`, `lines` (what it says), `instance` (one attempt),
-//! `trap` (how it went wrong). `bare` is none of it, but what it is measured against.
+//! `load` (all of these in turn), `host` (what a guest may call), `limits`, `lines` (what it says), `instance`, `attempt`
+//! (one job in one of them), `trap` (how it went wrong), `shelf` (where instances wait for their next job). `bare` is none of it, but what it is measured against.
 
+mod attempt;
 pub(crate) mod bare;
 mod compiled;
 mod encode;
@@ -18,6 +19,7 @@ mod lines;
 mod load;
 mod pools;
 pub mod quiet;
+mod shelf;
 #[cfg(test)]
 mod tests;
 mod trap;
@@ -34,7 +36,7 @@ pub use self::load::{Facts, FileKind, Inspection, LoadError, Quiet};
 use crate::follow_up::FollowUps;
 use crate::grants::Grants;
 use crate::job::Job;
-use crate::limits::Limits;
+use crate::limits::{Limits, Reuse};
 use crate::outcome::Outcome;
 
 /// What a sandbox is set up with.
@@ -65,6 +67,8 @@ pub struct Sandbox {
 #[derive(Clone)]
 pub struct Component {
     prepared: Arc<load::Prepared>,
+    /// Where instances wait for their next job, if they are reused.
+    shelf: Option<Arc<shelf::Shelf>>,
 }
 
 /// How one attempt went.
@@ -160,7 +164,7 @@ impl Sandbox {
     /// Says what is wrong with the file, for people.
     pub fn load(&self, file: &[u8], limits: &Limits, grants: &Grants) -> Result<Component, LoadError> {
         let mut facts = Facts::default();
-        Ok(Component { prepared: Arc::new(self.shared.load(file, limits, grants, &mut facts)?) })
+        Ok(Component { prepared: Arc::new(self.shared.load(file, limits, grants, &mut facts)?), shelf: None })
     }
 
     /// The same for people who want to know: what could be found out, even where the file would not load, and why not.
@@ -193,7 +197,15 @@ impl Component {
         &self.prepared.facts
     }
 
-    /// Runs one attempt in a fresh instance. Nothing that the guest does makes this fail or panic: it is all in the outcome.
+    /// The same, with instances that are used for several jobs, one after the other, as long as these end well: such an
+    /// instance keeps the limits and the log of the attempt that it was made for.
+    pub fn reusing(self, reuse: Reuse) -> Component {
+        let shelf = shelf::Shelf::new(reuse, self.prepared.pooled.len(), &self.prepared.timers);
+        Component { shelf: Some(shelf), ..self }
+    }
+
+    /// Runs one attempt, in a fresh instance unless instances are reused. Nothing that the guest does makes this fail or
+    /// panic: it is all in the outcome.
     ///
     /// To be polled on a runtime of its own, since a guest gives its thread back only every few milliseconds. When `stop`
     /// is cancelled the attempt ends as interrupted, within some milliseconds.
@@ -205,7 +217,7 @@ impl Component {
         stop: &CancellationToken,
         log: &Arc<dyn GuestLog>,
     ) -> Attempt {
-        instance::run(&self.prepared, job, max_failures, limits, stop, log).await
+        attempt::run(self, job, max_failures, limits, stop, log).await
     }
 }
 

@@ -101,7 +101,7 @@ fn what_is_taken_as_a_manifest_stays_within_the_ceilings() {
         let ceilings = &CONFIG.ceilings;
         match Manifest::parse(text, "resize", &CONFIG) {
             Ok(manifest) => {
-                let Manifest { job_types, concurrency, limits, retry, grants } = &manifest;
+                let Manifest { job_types, concurrency, limits, reuse, retry, grants } = &manifest;
                 assert!(!job_types.is_empty() && job_types.iter().all(|name| job::name_fault(name).is_none()));
                 assert!((1..=ceilings.concurrency).contains(concurrency));
                 assert!((Duration::from_millis(1)..=ceilings.timeout).contains(&limits.timeout));
@@ -110,6 +110,11 @@ fn what_is_taken_as_a_manifest_stays_within_the_ceilings() {
                 assert!(retry.expire_after <= ceilings.expire_after && retry.max_attempts != Some(0));
                 assert!(retry.backoff.factor >= 1.0 && (0.0..=1.0).contains(&retry.backoff.jitter));
                 assert!(retry.backoff.first <= retry.backoff.max);
+                assert!(
+                    reuse.as_ref().is_none_or(|reuse| {
+                        (2..=ceilings.reuse).contains(&reuse.jobs) && reuse.idle <= ceilings.idle
+                    })
+                );
                 let rest =
                     Limits { timeout: limits.timeout, memory_bytes: limits.memory_bytes, ..CONFIG.limits.clone() };
                 assert_eq!(*limits, rest, "a manifest sets nothing else");
@@ -178,6 +183,8 @@ fn written(config: &Config) -> String {
             // Said by its parts, unless it is nothing.
             "queue.keep_completed" if effective.value != "0" => continue,
             "queue.keep_completed.age" | "queue.keep_completed.bytes" if keeps_nothing => continue,
+            // A list.
+            "handlers.allow" => effective.value.replace("${", "$${"),
             _ => quoted(&effective.value),
         };
         writeln!(file, "{} = {value}", effective.key).unwrap();

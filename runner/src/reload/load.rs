@@ -99,6 +99,10 @@ impl Loader {
             .sandbox
             .load(&pair.component, &manifest.limits, &manifest.grants)
             .map_err(|error| error.with_hint())?;
+        let component = match &manifest.reuse {
+            Some(reuse) => component.reusing(reuse.clone()),
+            None => component,
+        };
         let log = Arc::new(HandlerLog::new(generation.clone()));
         Ok(Handler::new(Arc::clone(name), generation.clone(), manifest, component, log))
     }

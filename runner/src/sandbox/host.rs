@@ -1,6 +1,7 @@
 //! What a guest may call: the contract's `log` and `queue`, and a WASI in which there is nothing.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio_util::bytes::Bytes;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
@@ -33,12 +34,15 @@ use self::bindings::sandhog::jobs::{log, queue, types};
 /// logged.
 const STREAM_BYTES: usize = 4 << 10;
 
-/// The host's side of one attempt.
+/// The host's side of an instance. What counts for one job begins anew with each.
 pub(super) struct Host {
     pub(super) meter: Meter,
-    job: Arc<Job>,
+    /// When what runs now is interrupted.
+    pub(super) deadline: Instant,
+    pub(super) limits: Limits,
+    /// What it works, or worked last.
+    pub(super) job: Arc<Job>,
     log: Arc<dyn GuestLog>,
-    limits: Limits,
     grants: Arc<Grants>,
     calls: u64,
     follow_ups: FollowUps,
@@ -113,10 +117,32 @@ impl Host {
         limits: &Limits,
         grants: Arc<Grants>,
         spare_bytes: u64,
+        deadline: Instant,
     ) -> Host {
         let meter = Meter::new(limits, spare_bytes);
-        let follow_ups = FollowUps::default();
-        Host { meter, job, log, limits: limits.clone(), grants, calls: 0, follow_ups, lines: None, wasi: None }
+        Host {
+            meter,
+            deadline,
+            limits: limits.clone(),
+            job,
+            log,
+            grants,
+            calls: 0,
+            follow_ups: FollowUps::default(),
+            lines: None,
+            wasi: None,
+        }
+    }
+
+    /// Another job begins in the same instance.
+    pub(super) fn begin(&mut self, job: Arc<Job>, deadline: Instant) {
+        self.meter.begin();
+        (self.job, self.deadline, self.calls) = (job, deadline, 0);
+        self.follow_ups = FollowUps::default();
+        // The guest may hold a stream that writes to them, so that they stay where they are.
+        if let Some(lines) = &self.lines {
+            *lock(lines) = self.new_lines();
+        }
     }
 
     /// Ends what the guest said, and answers its last words, if it said any.
@@ -137,9 +163,14 @@ impl Host {
     }
 
     fn lines(&mut self) -> &Arc<Mutex<Lines>> {
-        self.lines.get_or_insert_with(|| {
-            Arc::new(Mutex::new(Lines::new(Arc::clone(&self.job), Arc::clone(&self.log), &self.limits)))
-        })
+        if self.lines.is_none() {
+            self.lines = Some(Arc::new(Mutex::new(self.new_lines())));
+        }
+        self.lines.as_ref().expect("they were made above")
+    }
+
+    fn new_lines(&self) -> Lines {
+        Lines::new(Arc::clone(&self.job), Arc::clone(&self.log), &self.limits)
     }
 
     fn count_call(&mut self) -> wasmtime::Result<()> {

@@ -1,4 +1,5 @@
-//! One attempt: a fresh instance, one call, and nothing of it left.
+//! An instance: a store, and what its component exports. It is made for one attempt, or works several jobs, one after the
+//! other.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -7,26 +8,45 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use serde::de::IgnoredAny;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use wasmtime::{Store, UpdateDeadline};
 
+use super::attempt::Came;
 use super::host::{Host, handler};
 use super::load::{LoadError, Prepared};
-use super::pools::Pooled;
-use super::{Attempt, GuestLog, Level, Source, pools, trap};
+use super::pools::{Place, Pooled};
+use super::{GuestLog, Level, Source, pools};
 use crate::job::Job;
 use crate::limits::Limits;
-use crate::outcome::{Failure, Kind, Outcome, RetryRequest};
+use crate::outcome::{Failure, Kind, Outcome};
 
-const STOPS: &str = "the runner stops";
-const BROKE_DOWN: &str = "the sandbox broke down";
+/// An instance, or what one will be made of.
+pub(super) struct Instance {
+    store: Store<Host>,
+    /// What it exports; none before it was started.
+    handler: Option<handler::Guest>,
+    /// Given back after the store is gone.
+    pub(super) place: Place,
+    /// How many jobs it was given.
+    pub(super) jobs: u32,
+    /// Since when it waits for its next job.
+    pub(super) waits_since: Instant,
+}
 
-/// How the call of a guest ended.
-enum Ended<T> {
-    /// By itself: with an answer, or with a trap.
-    Itself(wasmtime::Result<T>),
+/// What bounds the calls of one attempt.
+pub(super) struct Bounds<'a> {
+    pub(super) started: Instant,
+    pub(super) deadline: Instant,
+    prepared: &'a Prepared,
+    limits: &'a Limits,
+    stop: &'a CancellationToken,
+}
+
+/// How a call ended that its guest did not end with an answer.
+pub(super) enum Broken {
+    /// A trap, or the engine's own error.
+    Failed(wasmtime::Error),
     /// It waited in a call to the host for longer than it may.
     TimedOut,
     /// The runner wants to stop.
@@ -35,83 +55,96 @@ enum Ended<T> {
     Panicked,
 }
 
-/// Runs one attempt.
-pub(super) async fn run(
-    prepared: &Prepared,
-    job: &Arc<Job>,
-    max_failures: u32,
-    limits: &Limits,
-    stop: &CancellationToken,
-    log: &Arc<dyn GuestLog>,
-) -> Attempt {
-    let started = Instant::now();
-    let deadline = deadline(started, limits);
-    let place = pools::enter(&prepared.pooled);
-    let mut store = store(prepared, &place, Arc::clone(job), Arc::clone(log), limits, deadline);
-    let ended = {
-        let metadata: Vec<_> = job.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let job = view(job, &metadata, max_failures, limits);
-        let call = async {
-            let instance = place.pre.instantiate_async(&mut store).await?;
-            let guest = place.handler.load(&mut store, &instance)?;
-            guest.call_handle_job(&mut store, job).await
-        };
-        bounded(pin!(call), prepared, deadline, stop).await
-    };
-    // The instance goes here, and then its place; what the attempt was charged with and said stays.
-    let mut host = store.into_data();
-    drop(place);
-    let memory_peak_bytes = host.meter.memory_peak_bytes();
-    let (outcome, frames, last_words) = match ended {
-        Ended::Itself(Ok(answer)) => {
-            let outcome = answered(answer, limits, &mut host);
-            let last_words = host.finish().filter(|_| matches!(outcome, Outcome::Failed(_)));
-            (outcome, Vec::new(), last_words)
-        }
-        Ended::Itself(Err(error)) => {
-            let last_words = host.finish();
-            let (outcome, frames) = trap::outcome(&error, &host.meter, limits, last_words.as_deref());
-            (outcome, frames, last_words)
-        }
-        Ended::TimedOut => (trap::timeout(limits), Vec::new(), host.finish()),
-        Ended::Stopped => (Outcome::Interrupted { reason: STOPS.into() }, Vec::new(), host.finish()),
-        Ended::Panicked => (Outcome::Interrupted { reason: BROKE_DOWN.into() }, Vec::new(), host.finish()),
-    };
-    if let Outcome::Interrupted { reason } = &outcome
-        && reason != STOPS
-    {
-        tracing::warn!(job.id = %job.id, attempt = job.attempt, reason = %reason, "attempt interrupted: {reason}");
-    }
-    let follow_ups = host.take_follow_ups();
-    Attempt { outcome, duration: started.elapsed(), memory_peak_bytes, frames, last_words, follow_ups }
-}
-
 /// Makes an instance and throws it away, to see whether it can be done. Blocks.
 pub(super) fn start_once(prepared: &Prepared, limits: &Limits) -> Result<(), LoadError> {
     let deadline = deadline(Instant::now(), limits);
     // Every pool has room for those that are loaded, beside its places.
     let pooled = &prepared.pooled[0];
-    let mut store = store(prepared, pooled, Arc::new(Job::default()), Arc::new(Unheard), limits, deadline);
-    let ended = {
+    let (job, grants) = (Arc::new(Job::default()), Arc::clone(&pooled.grants));
+    let host = Host::new(job, Arc::new(Unheard), limits, grants, prepared.spare_bytes, deadline);
+    let mut store = store(pooled, host);
+    let started = {
         let call = async {
             let instance = pooled.pre.instantiate_async(&mut store).await?;
             Ok(pooled.handler.load(&mut store, &instance).map(drop))
         };
         block_on(pin!(call), prepared, deadline)
     };
-    let mut host = store.into_data();
-    let last_words = host.finish();
-    let outcome = match ended {
-        Ended::Itself(Ok(Ok(()))) => return Ok(()),
-        Ended::Itself(Ok(Err(error))) => return Err(LoadError::HandlerTypes { reason: format!("{error:#}") }),
-        Ended::Itself(Err(error)) => trap::outcome(&error, &host.meter, limits, last_words.as_deref()).0,
-        Ended::TimedOut => trap::timeout(limits),
-        Ended::Stopped | Ended::Panicked => Outcome::Interrupted { reason: BROKE_DOWN.into() },
+    let broken = match started {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => return Err(LoadError::HandlerTypes { reason: format!("{error:#}") }),
+        Err(broken) => broken,
     };
-    match outcome {
+    match Came::broken(broken, store.data_mut(), limits).outcome {
         Outcome::Failed(failure) => Err(LoadError::Start { failure }),
         Outcome::Interrupted { reason } => Err(LoadError::Start { failure: Failure::new(Kind::Error, reason) }),
         Outcome::Complete { .. } | Outcome::Retry(_) | Outcome::Reject { .. } | Outcome::Cancelled => Ok(()),
+    }
+}
+
+// === impl Instance ===
+
+impl Instance {
+    /// What an instance for `job` will be made of, in this thread's pool, or where there is room.
+    pub(super) fn new(bounds: &Bounds<'_>, job: Arc<Job>, log: Arc<dyn GuestLog>) -> Instance {
+        let Bounds { prepared, limits, deadline, .. } = *bounds;
+        let place = pools::enter(&prepared.pooled);
+        let pooled = &prepared.pooled[place.number];
+        let host = Host::new(job, log, limits, Arc::clone(&pooled.grants), prepared.spare_bytes, deadline);
+        let store = store(pooled, host);
+        Instance { store, handler: None, place, jobs: 0, waits_since: bounds.started }
+    }
+
+    /// Begins another job. What is limited for each job is counted anew.
+    pub(super) fn begin(&mut self, job: Arc<Job>, deadline: Instant) {
+        self.host().begin(job, deadline);
+    }
+
+    /// Whether it may work a job of this type: types do not share an instance.
+    pub(super) fn is_for(&self, job_type: &str) -> bool {
+        self.store.data().job.job_type == job_type
+    }
+
+    /// Makes the instance, if that is still to be done.
+    pub(super) async fn start(&mut self, bounds: &Bounds<'_>) -> Result<(), Broken> {
+        if self.handler.is_some() {
+            return Ok(());
+        }
+        let (store, pooled) = (&mut self.store, &bounds.prepared.pooled[self.place.number]);
+        let call = async {
+            let instance = pooled.pre.instantiate_async(&mut *store).await?;
+            pooled.handler.load(store, &instance)
+        };
+        self.handler = Some(bounded(pin!(call), bounds).await?);
+        Ok(())
+    }
+
+    /// Has it work the job that was begun.
+    pub(super) async fn handle_job(
+        &mut self,
+        job: &Job,
+        max_failures: u32,
+        bounds: &Bounds<'_>,
+    ) -> Result<Result<handler::Outcome, String>, Broken> {
+        self.jobs += 1;
+        let metadata: Vec<_> = job.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let job = view(job, &metadata, max_failures, bounds.limits);
+        let handler = self.handler.as_ref().expect("it was started");
+        bounded(pin!(handler.call_handle_job(&mut self.store, job)), bounds).await
+    }
+
+    pub(super) fn host(&mut self) -> &mut Host {
+        self.store.data_mut()
+    }
+}
+
+// === impl Bounds ===
+
+impl<'a> Bounds<'a> {
+    /// Of what begins now.
+    pub(super) fn new(prepared: &'a Prepared, limits: &'a Limits, stop: &'a CancellationToken) -> Bounds<'a> {
+        let started = Instant::now();
+        Bounds { started, deadline: deadline(started, limits), prepared, limits, stop }
     }
 }
 
@@ -120,24 +153,19 @@ fn deadline(started: Instant, limits: &Limits) -> Instant {
     started.checked_add(limits.timeout).unwrap_or(started + NEVER)
 }
 
-fn store(
-    prepared: &Prepared,
-    pooled: &Pooled,
-    job: Arc<Job>,
-    log: Arc<dyn GuestLog>,
-    limits: &Limits,
-    deadline: Instant,
-) -> Store<Host> {
-    let mut store =
-        Store::new(pooled.pre.engine(), Host::new(job, log, limits, Arc::clone(&pooled.grants), prepared.spare_bytes));
+fn store(pooled: &Pooled, host: Host) -> Store<Host> {
+    let limits = &host.limits;
+    let (call_bytes, handles) =
+        (usize::try_from(limits.host_call_bytes).unwrap_or(usize::MAX), limits.handles as usize);
+    let mut store = Store::new(pooled.pre.engine(), host);
     store.limiter(|host| &mut host.meter);
-    store.set_hostcall_fuel(usize::try_from(limits.host_call_bytes).unwrap_or(usize::MAX));
-    store.set_max_component_handles(limits.handles as usize);
+    store.set_hostcall_fuel(call_bytes);
+    store.set_max_component_handles(handles);
     store.set_epoch_deadline(1);
     // The ticks are only the occasion to look: what counts is the time, and whether the runner wants to stop, which
     // `bounded` looks at whenever the guest gives its thread back.
-    store.epoch_deadline_callback(move |_| {
-        Ok(if Instant::now() >= deadline {
+    store.epoch_deadline_callback(|store| {
+        Ok(if Instant::now() >= store.data().deadline {
             UpdateDeadline::Interrupt
         } else {
             UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
@@ -165,10 +193,9 @@ fn view<'a>(job: &'a Job, metadata: &'a [(&'a str, &'a str)], max_failures: u32,
 /// Most guests are done with the first poll: only for others there is a timer.
 async fn bounded<T>(
     mut call: Pin<&mut impl Future<Output = wasmtime::Result<T>>>,
-    prepared: &Prepared,
-    deadline: Instant,
-    stop: &CancellationToken,
-) -> Ended<T> {
+    bounds: &Bounds<'_>,
+) -> Result<T, Broken> {
+    let Bounds { prepared, deadline, stop, .. } = *bounds;
     let first = std::future::poll_fn(|cx| Poll::Ready(poll_once(call.as_mut(), prepared, cx))).await;
     if let Poll::Ready(ended) = first {
         return ended;
@@ -182,7 +209,7 @@ async fn bounded<T>(
     let mut just_polled = true;
     std::future::poll_fn(|cx| {
         if stopped.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Ended::Stopped);
+            return Poll::Ready(Err(Broken::Stopped));
         }
         if !std::mem::take(&mut just_polled) {
             let polled = poll_once(call.as_mut(), prepared, cx);
@@ -190,7 +217,7 @@ async fn bounded<T>(
                 return polled;
             }
         }
-        timer.as_mut().poll(cx).map(|()| Ended::TimedOut)
+        timer.as_mut().poll(cx).map(|()| Err(Broken::TimedOut))
     })
     .await
 }
@@ -200,7 +227,7 @@ fn block_on<T>(
     mut call: Pin<&mut impl Future<Output = wasmtime::Result<T>>>,
     prepared: &Prepared,
     deadline: Instant,
-) -> Ended<T> {
+) -> Result<T, Broken> {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {
@@ -214,7 +241,7 @@ fn block_on<T>(
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ended::TimedOut;
+            return Err(Broken::TimedOut);
         }
         std::thread::park_timeout(left);
     }
@@ -224,42 +251,12 @@ fn poll_once<T>(
     call: Pin<&mut impl Future<Output = wasmtime::Result<T>>>,
     prepared: &Prepared,
     cx: &mut Context<'_>,
-) -> Poll<Ended<T>> {
+) -> Poll<Result<T, Broken>> {
     // A guest's own timers run on the main runtime too, as guests may occupy theirs.
     let _timers = prepared.waits.then(|| Handle::enter(&prepared.timers));
     match catch_unwind(AssertUnwindSafe(|| call.poll(cx))) {
-        Ok(polled) => polled.map(Ended::Itself),
-        Err(_) => Poll::Ready(Ended::Panicked),
-    }
-}
-
-fn answered(answer: Result<handler::Outcome, String>, limits: &Limits, host: &mut Host) -> Outcome {
-    let over = |text: &str| text.len() as u64 > limits.result_bytes;
-    match answer {
-        Ok(handler::Outcome::Complete(Some(result))) => {
-            if over(&result) {
-                return trap::too_much("result", result.len(), limits);
-            }
-            if serde_json::from_str::<IgnoredAny>(&result).is_ok() {
-                return Outcome::Complete { result: Some(result) };
-            }
-            host.remark("the result is not JSON and is kept as a JSON string");
-            let result = serde_json::to_string(&result).expect("a string can always be written as JSON");
-            Outcome::Complete { result: Some(result) }
-        }
-        Ok(handler::Outcome::Complete(None)) => Outcome::Complete { result: None },
-        Ok(handler::Outcome::Retry(request)) => {
-            if let Some(body) = request.body.as_deref().filter(|body| over(body)) {
-                return trap::too_much("changed body", body.len(), limits);
-            }
-            Outcome::Retry(RetryRequest {
-                after: request.after_ms.map(|ms| Duration::from_millis(ms.into())),
-                body: request.body,
-                reason: request.reason.map(trap::cut),
-            })
-        }
-        Ok(handler::Outcome::Reject(reason)) => Outcome::Reject { reason: trap::cut(reason) },
-        Err(message) => Outcome::Failed(Failure::new(Kind::Error, message)),
+        Ok(polled) => polled.map(|called| called.map_err(Broken::Failed)),
+        Err(_) => Poll::Ready(Err(Broken::Panicked)),
     }
 }
 

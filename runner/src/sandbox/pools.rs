@@ -25,9 +25,11 @@ pub(super) const POOLS_MAX: u32 = 8;
 pub(super) struct Pool {
     pub(super) engine: Engine,
     linker: Linker<Host>,
-    /// How many attempts it has room for, and how many are in it.
+    /// How many attempts it has room for, and how many are in it. There is room for as many instances that wait for their
+    /// next jobs.
     places: u32,
     taken: AtomicU32,
+    waiting: AtomicU32,
 }
 
 /// A component in one pool.
@@ -39,8 +41,14 @@ pub(super) struct Pooled {
     pool: Arc<Pool>,
 }
 
-/// An attempt's place in a pool, until it is dropped.
-pub(super) struct Place<'a>(&'a Pooled);
+/// An instance's place in a pool, until it is dropped.
+pub(super) struct Place {
+    pool: Arc<Pool>,
+    /// Which of the pools this is.
+    pub(super) number: usize,
+    /// Whether its instance waits for its next job.
+    waits: bool,
+}
 
 /// How many attempts each of `pools` pools must have room for, so that all `slots` find one, wherever they start: twice its
 /// share, since an attempt that waits is not where the next one starts.
@@ -49,19 +57,19 @@ pub(super) fn places(slots: u32, pools: u32) -> u32 {
 }
 
 /// Takes a place for an attempt: in this thread's own pool, or where there is room.
-pub(super) fn enter(pooled: &[Pooled]) -> Place<'_> {
+pub(super) fn enter(pooled: &[Pooled]) -> Place {
     let home = home(pooled.len());
-    let (before, behind) = pooled.split_at(home);
-    let free = behind.iter().chain(before).find(|pooled| pooled.pool.take_place());
+    let free = (home..pooled.len()).chain(0..home).find(|number| pooled[*number].pool.take_place());
     // Callers keep to the slots, for which there is room. If one does not, the engine says that its pool is exhausted.
-    Place(free.unwrap_or_else(|| {
+    let number = free.unwrap_or_else(|| {
         pooled[home].pool.taken.fetch_add(1, Ordering::Relaxed);
-        &pooled[home]
-    }))
+        home
+    });
+    Place { pool: Arc::clone(&pooled[number].pool), number, waits: false }
 }
 
 /// Which of `pools` pools is this thread's own.
-fn home(pools: usize) -> usize {
+pub(super) fn home(pools: usize) -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static THREAD: Cell<usize> = Cell::new(THREADS.fetch_add(1, Ordering::Relaxed));
@@ -75,7 +83,7 @@ impl Pool {
     pub(super) fn new(engine: Engine, places: u32) -> Result<Arc<Pool>, SandboxError> {
         let mut linker = Linker::new(&engine);
         host::link(&mut linker).map_err(|e| SandboxError::Engine(format!("{e:#}")))?;
-        Ok(Arc::new(Pool { engine, linker, places, taken: AtomicU32::new(0) }))
+        Ok(Arc::new(Pool { engine, linker, places, taken: AtomicU32::new(0), waiting: AtomicU32::new(0) }))
     }
 
     /// Links a component, and finds out how it is called.
@@ -106,16 +114,32 @@ impl Pool {
 
 // === impl Place ===
 
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.pool.leave();
+impl Place {
+    /// Its attempt is over, and its instance is to wait for the next. Answers whether there is room for it.
+    pub(super) fn wait(&mut self) -> bool {
+        if self.pool.waiting.fetch_add(1, Ordering::Relaxed) < self.pool.places {
+            self.pool.leave();
+            self.waits = true;
+            return true;
+        }
+        self.pool.waiting.fetch_sub(1, Ordering::Relaxed);
+        false
+    }
+
+    /// The next attempt begins. There are no more instances altogether than before, so there is room.
+    pub(super) fn work(&mut self) {
+        self.pool.taken.fetch_add(1, Ordering::Relaxed);
+        self.pool.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.waits = false;
     }
 }
 
-impl std::ops::Deref for Place<'_> {
-    type Target = Pooled;
-
-    fn deref(&self) -> &Pooled {
-        self.0
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.waits {
+            self.pool.waiting.fetch_sub(1, Ordering::Relaxed);
+        } else {
+            self.pool.leave();
+        }
     }
 }

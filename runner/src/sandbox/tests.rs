@@ -11,6 +11,7 @@ use crate::outcome::{Kind, RetryRequest};
 #[path = "../../../tests/it/support/guests.rs"]
 mod guests;
 mod loading;
+mod reuse;
 
 static TIMERS: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());

@@ -58,6 +58,8 @@ pub(super) struct Consumer {
     unwritable: HashSet<String>,
     /// There is more to read.
     more: bool,
+    /// When it is looked for what crowds its partition.
+    look_for_crowds_at: Instant,
     /// A thread follows what is parked.
     follows_parked: bool,
     /// It was tried to enter this runner into its state folder.
@@ -83,6 +85,7 @@ impl Consumer {
             commit_for: Vec::new(),
             unwritable: HashSet::new(),
             more: false,
+            look_for_crowds_at: Instant::now(),
             follows_parked: false,
             entered: false,
         }
@@ -114,6 +117,7 @@ impl Consumer {
         self.keep_time();
         self.suspects.keep(self.now());
         self.meet();
+        self.set_aside();
         self.more = !self.stopped && self.take_in();
         self.hand_over();
         self.commit();

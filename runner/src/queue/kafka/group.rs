@@ -22,6 +22,7 @@ use super::reader::Reader;
 use super::topics::{Role, Topics};
 use super::write::Write;
 use super::{Shared, client};
+use crate::clock::UnixMs;
 use crate::queue::QueueError;
 use crate::queue::offsets::{Blocked, Noted, Offsets};
 use crate::queue::told::Told;
@@ -101,6 +102,8 @@ pub(super) struct Partition {
     pub(super) role: Role,
     pub(super) reader: Reader,
     pub(super) offsets: Offsets,
+    /// When the last record that was read of it is due, where it waits for that: of a tier, nothing behind it is due before.
+    pub(super) next_due: Option<UnixMs>,
     /// What holds it up, the lowest offset first.
     pub(super) blocked: BTreeMap<i64, String>,
     /// Nothing more is taken from it.
@@ -231,6 +234,7 @@ impl Group {
                 role,
                 reader: Reader::new(queue, inbox),
                 offsets,
+                next_due: None,
                 blocked: BTreeMap::new(),
                 leaving: false,
                 overflows: false,
