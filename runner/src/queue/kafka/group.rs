@@ -135,13 +135,14 @@ impl Group {
         let (gone_tx, gone) = mpsc::sync_channel(0);
         let member = Member { changes: Mutex::default(), leaving: AtomicBool::new(false), _gone: gone_tx };
         let member = client::With { context: context.clone(), own: member };
-        let name = side.group(options);
+        let (name, names) = (side.group(options), side.topics(topics));
         let refused = |e: &KafkaError| client::explain(e, "cannot join the consumer group", &name);
-        let mut consumer: GroupConsumer =
-            client::consumer(options, &name, protocol).create_with_context(member).map_err(|e| refused(&e))?;
+        let mut consumer: GroupConsumer = client::consumer(options, &name, names.len(), protocol)
+            .create_with_context(member)
+            .map_err(|e| refused(&e))?;
         let wake = Arc::clone(inbox);
         consumer.set_nonempty_callback(move || wake.wake());
-        consumer.subscribe(&side.topics(topics)).map_err(|e| refused(&e))?;
+        consumer.subscribe(&names).map_err(|e| refused(&e))?;
         let committer = commit::start(options, inbox)?;
         Ok(Group {
             number,

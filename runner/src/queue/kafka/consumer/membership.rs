@@ -85,7 +85,7 @@ impl Consumer {
                 "the broker does not take the newer group protocol: the runner goes on with the classic one"
             );
         }
-        self.groups.take(side).map(Group::leave);
+        self.end(side);
     }
 
     /// With the newer protocol, who is back before the session of his own former process is over is not let in.
@@ -97,16 +97,19 @@ impl Consumer {
                  for, which is for ever if another runner has the same"
             );
         }
-        self.join_at = Instant::now() + AGAIN;
-        self.groups.take(side).map(Group::leave);
+        self.end(side);
     }
 
-    /// This membership is over: all that was held by it is somebody else's.
     fn join_anew(&mut self, side: Side, error: &KafkaError) {
         let name = side.group(&self.shared.options);
         tracing::warn!(
             "consumer group `{name}` has put this runner out ({error}): it joins anew, and what ran may run again"
         );
+        self.end(side);
+    }
+
+    /// This membership is over: all that was held by it is somebody else's. It is followed by another.
+    fn end(&mut self, side: Side) {
         let Some(group) = self.groups.take(side) else { return };
         for tenure in group.partitions.keys() {
             self.shared.right.lose(*tenure);
