@@ -10,7 +10,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use super::Consumer;
 use crate::clock::UnixMs;
 use crate::queue::kafka::flight::{Content, Flight, Room};
-use crate::queue::kafka::group::Partition;
+use crate::queue::kafka::group::{Group, Partition};
 use crate::queue::kafka::groups::Groups;
 use crate::queue::kafka::record::{Read, Record};
 use crate::queue::kafka::tier::{self, TIERS, Then};
@@ -116,7 +116,7 @@ impl Consumer {
 
     pub(super) fn hand_over(&mut self) {
         let Some(demand) = self.demand.as_ref().filter(|_| !self.stopped) else { return };
-        if self.groups.iter().any(|group| group.verifying) {
+        if self.groups.iter().any(Group::is_doubted) {
             return;
         }
         let mut received = self.flight.hand_out(demand);

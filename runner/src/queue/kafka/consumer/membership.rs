@@ -35,6 +35,13 @@ impl Consumer {
                 Some(leaving) => self.give_up(side, leaving),
                 None => self.follow(side),
             }
+            // Nothing of what is left was received: whoever has it, nothing of it runs here.
+            if let Some(group) = self.groups.get_mut(side)
+                && group.is_doubted()
+                && !group.can_be_verified()
+            {
+                hold_again(group, &self.shared.right);
+            }
         }
     }
 
@@ -252,10 +259,7 @@ impl Consumer {
             for tenure in group.partitions.keys() {
                 self.shared.right.lose(*tenure);
             }
-            group.verifying = group.verify();
-            if !group.verifying {
-                hold_again(group, &self.shared.right);
-            }
+            group.doubt();
         }
     }
 
@@ -273,9 +277,11 @@ impl Consumer {
 }
 
 fn hold_again(group: &mut Group, right: &Right) {
-    group.verifying = false;
-    for (tenure, _) in group.partitions.iter().filter(|(_, partition)| !partition.leaving) {
-        right.gain(*tenure);
+    for (tenure, partition) in group.partitions.iter_mut().filter(|(_, partition)| partition.doubted) {
+        partition.doubted = false;
+        if !partition.leaving {
+            right.gain(*tenure);
+        }
     }
 }
 
