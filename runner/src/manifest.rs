@@ -1,6 +1,7 @@
 //! A handler's manifest: `resize.toml` beside `resize.wasm`. `docs/manifest.md` has every key.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use crate::config::settings::Settings;
 use crate::config::{self, Config, Origin};
@@ -29,22 +30,23 @@ pub struct Manifest {
 // === impl Manifest ===
 
 impl Manifest {
-    /// Reads the manifest of the handler `stem` (`resize` for `resize.wasm`). A handler without one has the empty text.
+    /// Reads the manifest of the handler `stem` (`resize` for `resize.wasm`), which lies in `folder`. A handler without one has
+    /// the empty text.
     ///
     /// # Errors
     ///
     /// All that is wrong with it, at once.
-    pub fn parse(text: &str, stem: &str, config: &Config) -> Result<Manifest, ManifestErrors> {
+    pub fn parse(text: &str, stem: &str, folder: &Path, config: &Config) -> Result<Manifest, ManifestErrors> {
         let mut settings = Settings::default();
         settings.add_file(&format!("{stem}.toml"), text);
         settings.refuse("instances", "cannot be used: in this version every attempt has an instance of its own");
-        let manifest = Manifest::read(&mut settings, stem, config);
+        let manifest = Manifest::read(&mut settings, stem, folder, config);
         manifest.check(&mut settings, config);
         settings.finish()?;
         Ok(manifest)
     }
 
-    fn read(settings: &mut Settings, stem: &str, config: &Config) -> Manifest {
+    fn read(settings: &mut Settings, stem: &str, folder: &Path, config: &Config) -> Manifest {
         Manifest {
             job_types: settings.texts("job_types", vec![stem.to_owned()]),
             concurrency: settings.whole("concurrency", config.slots),
@@ -54,7 +56,7 @@ impl Manifest {
                 ..config.limits.clone()
             },
             retry: config::read_retry(settings, config.retry.clone()),
-            grants: Grants::read(settings, stem, &config.handlers.allow),
+            grants: Grants::read(settings, stem, folder, &config.handlers.allow),
         }
     }
 
@@ -98,11 +100,11 @@ mod tests {
     }
 
     fn manifest(text: &str) -> Manifest {
-        Manifest::parse(text, "resize", &config()).unwrap_or_else(|faults| panic!("{text}: {faults}"))
+        Manifest::parse(text, "resize", Path::new("/h"), &config()).unwrap_or_else(|faults| panic!("{text}: {faults}"))
     }
 
     fn check(text: &str, expected: &[&str]) {
-        let faults = Manifest::parse(text, "resize", &config()).expect_err(text);
+        let faults = Manifest::parse(text, "resize", Path::new("/h"), &config()).expect_err(text);
         assert_eq!(faults.0.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{text}");
     }
 
@@ -159,7 +161,8 @@ mod tests {
 
     #[test]
     fn unknown_key_is_refused_with_the_nearest_name() {
-        let faults = Manifest::parse("job_type = 'a'", "resize", &config()).expect_err("there is no such key");
+        let faults =
+            Manifest::parse("job_type = 'a'", "resize", Path::new("/h"), &config()).expect_err("there is no such key");
         assert_eq!(faults.to_string(), "resize.toml:1: `job_type` is unknown (did you mean `job_types`?)");
     }
 
@@ -178,7 +181,7 @@ mod tests {
     #[test]
     fn document_has_every_key() {
         let mut settings = Settings::default();
-        Manifest::read(&mut settings, "resize", &config());
+        Manifest::read(&mut settings, "resize", Path::new("/h"), &config());
         let effective = settings.finish().expect("nothing was set");
         let mut known: Vec<&str> = effective.iter().map(|effective| effective.key).collect();
         let mut documented: Vec<&str> =

@@ -1,5 +1,6 @@
 //! One attempt through [`Handler::run`], beside a bare loop over the same component.
 
+use std::path::Path;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
@@ -145,7 +146,7 @@ impl Pair {
             timers: Handle::current(),
         };
         let sandbox = if scan { Sandbox::new(sandbox_config) } else { Sandbox::without_page_scan(sandbox_config) }?;
-        let manifest = Manifest::parse("", &subject.name, config)?;
+        let manifest = Manifest::parse("", &subject.name, Path::new(""), config)?;
         let component = sandbox.load(&subject.file, &manifest.limits, &manifest.grants)?;
         let generation = Generation::of(&subject.file, None);
         let log = Arc::new(HandlerLog::new(generation.clone()));

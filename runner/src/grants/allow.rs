@@ -39,6 +39,7 @@ impl Allow {
         const KEY: &str = "handlers.allow";
         let texts = settings.texts(KEY, Vec::new());
         let origin = settings.origin(KEY).cloned();
+        settings.show(KEY, texts.join(", "), origin.clone().unwrap_or(Origin::Default));
         let texts: Vec<String> = match origin {
             Some(Origin::File { .. }) => texts,
             _ => texts.iter().flat_map(|text| text.split(',')).map(|text| text.trim().to_owned()).collect(),
@@ -158,6 +159,13 @@ mod tests {
         assert_eq!(allow.variable("crop", "TOKEN"), None);
         let shown = format!("{allow:?}");
         assert!(!shown.contains("xyzzy") && !shown.contains("/root"), "{shown}");
+    }
+
+    #[test]
+    fn lines_in_a_variable_have_commas_between() {
+        let lines = "resize: variable TOKEN, crop: read /srv";
+        let allow = allow("", &[("SANDHOG_HANDLERS__ALLOW", lines), ("TOKEN", "xyzzy")]).unwrap();
+        assert!(allow.variable("resize", "TOKEN").is_some() && allow.folders("crop", false).count() == 1);
     }
 
     #[test]

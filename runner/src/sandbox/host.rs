@@ -7,9 +7,15 @@ use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_config::WasiConfig;
+use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
+use super::denials::Denials;
+use super::granted::Granted;
+use super::http::Http;
 use super::limits::Meter;
 use super::lines::Lines;
+use super::sockets::{self, Sockets};
 use super::{GuestLog, Level, Source};
 use crate::follow_up::FollowUps;
 use crate::grants::Grants;
@@ -39,13 +45,15 @@ pub(super) struct Host {
     job: Arc<Job>,
     log: Arc<dyn GuestLog>,
     limits: Limits,
-    grants: Arc<Grants>,
+    granted: Arc<Granted>,
     calls: u64,
     follow_ups: FollowUps,
     /// Made with the first line, as most attempts write none.
     lines: Option<Arc<Mutex<Lines>>>,
     /// Made with the first use, as most guests use none.
     wasi: Option<Box<Wasi>>,
+    /// The same.
+    http: Option<Box<Http>>,
 }
 
 /// A limit of ours, by its name, that a guest ran into in a call.
@@ -56,6 +64,8 @@ pub(super) struct Exceeded(pub(super) &'static str);
 struct Wasi {
     ctx: WasiCtx,
     table: ResourceTable,
+    sockets: Sockets,
+    denials: Arc<Denials>,
 }
 
 /// A guest's stdout or stderr.
@@ -68,6 +78,9 @@ struct Stream {
 /// Everything that any guest may import.
 pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    sockets::link(linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    wasmtime_wasi_config::add_to_linker(linker, |host| WasiConfig::from(&*host.granted.config))?;
     bindings::JobHandlerFull::add_to_linker::<Host, HasSelf<Host>>(linker, |host| host)
 }
 
@@ -79,6 +92,8 @@ pub(super) fn is_linked(import: &str) -> bool {
         Some(("wasi:cli" | "wasi:io" | "wasi:clocks" | "wasi:filesystem" | "wasi:random" | "wasi:sockets", _)) => {
             version.starts_with("0.2.")
         }
+        Some(("wasi:http", "types" | "outgoing-handler")) => version.starts_with("0.2."),
+        Some(("wasi:config", "store")) => version == "0.2.0-rc.1",
         _ => false,
     }
 }
@@ -111,12 +126,13 @@ impl Host {
         job: Arc<Job>,
         log: Arc<dyn GuestLog>,
         limits: &Limits,
-        grants: Arc<Grants>,
+        granted: Arc<Granted>,
         spare_bytes: u64,
     ) -> Host {
         let meter = Meter::new(limits, spare_bytes);
         let follow_ups = FollowUps::default();
-        Host { meter, job, log, limits: limits.clone(), grants, calls: 0, follow_ups, lines: None, wasi: None }
+        let limits = limits.clone();
+        Host { meter, job, log, limits, granted, calls: 0, follow_ups, lines: None, wasi: None, http: None }
     }
 
     /// Ends what the guest said, and answers its last words, if it said any.
@@ -129,6 +145,25 @@ impl Host {
     /// What the guest asked to be enqueued.
     pub(super) fn take_follow_ups(&mut self) -> FollowUps {
         std::mem::take(&mut self.follow_ups)
+    }
+
+    /// How often it reached for what was not granted.
+    pub(super) fn denied(&self) -> u32 {
+        self.wasi.as_ref().map_or(0, |wasi| wasi.denials.count())
+    }
+
+    /// What the attempt knows of the network, and where it is said what it may not.
+    pub(super) fn sockets_of_attempt(&mut self) -> (&mut Sockets, Arc<Denials>) {
+        let wasi = self.wasi();
+        (&mut wasi.sockets, Arc::clone(&wasi.denials))
+    }
+
+    fn wasi(&mut self) -> &mut Wasi {
+        if self.wasi.is_none() {
+            let lines = Arc::clone(self.lines());
+            self.wasi = Some(Box::new(Wasi::new(lines, &self.limits, &self.granted)));
+        }
+        self.wasi.as_deref_mut().expect("it was made above")
     }
 
     /// Says something of ours among the guest's lines.
@@ -168,12 +203,19 @@ impl queue::Host for Host {
 
 impl WasiView for Host {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        if self.wasi.is_none() {
-            let lines = Arc::clone(self.lines());
-            self.wasi = Some(Box::new(Wasi::new(lines, &self.limits, &self.grants)));
-        }
-        let Wasi { ctx, table } = self.wasi.as_deref_mut().expect("it was made above");
+        let Wasi { ctx, table, .. } = self.wasi();
         WasiCtxView { ctx, table }
+    }
+}
+
+impl WasiHttpView for Host {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        if self.http.is_none() {
+            let denials = Arc::clone(&self.wasi().denials);
+            self.http = Some(Box::new(Http::new(&self.granted, &denials, &self.limits)));
+        }
+        let wasi = self.wasi.as_deref_mut().expect("it was made above");
+        self.http.as_deref_mut().expect("it was made above").view(&mut wasi.table)
     }
 }
 
@@ -182,19 +224,22 @@ impl WasiView for Host {
 impl Wasi {
     /// The time, random numbers, stdout and stderr, and what is granted. Else no files, no environment, no network, nothing to
     /// read.
-    fn new(lines: Arc<Mutex<Lines>>, limits: &Limits, grants: &Grants) -> Wasi {
+    fn new(lines: Arc<Mutex<Lines>>, limits: &Limits, granted: &Granted) -> Wasi {
         let mut builder = WasiCtx::builder();
-        for (name, value) in &grants.env {
+        for (name, value) in &granted.grants.env {
             builder.env(name, value.expose());
         }
-        let ctx = builder
+        let denials = Denials::new(Arc::clone(&lines));
+        let sockets = Sockets::new(&granted.grants, &denials, &mut builder);
+        let mut ctx = builder
             .stdout(Stream { source: Source::Stdout, lines: Arc::clone(&lines) })
             .stderr(Stream { source: Source::Stderr, lines })
             .max_random_size(limits.host_call_bytes)
             .build();
+        ctx.filesystem().clone_from(&granted.filesystem);
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles as usize);
-        Wasi { ctx, table }
+        Wasi { ctx, table, sockets, denials }
     }
 }
 

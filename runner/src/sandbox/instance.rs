@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::{Store, UpdateDeadline};
 
 use super::host::{Host, handler};
-use super::load::{LoadError, Prepared};
+use super::load::Prepared;
 use super::pools::Pooled;
+use super::refusal::LoadError;
 use super::{Attempt, GuestLog, Level, Source, pools, trap};
 use crate::job::Job;
 use crate::limits::Limits;
@@ -82,8 +83,8 @@ pub(super) async fn run(
     {
         tracing::warn!(job.id = %job.id, attempt = job.attempt, reason = %reason, "attempt interrupted: {reason}");
     }
-    let follow_ups = host.take_follow_ups();
-    Attempt { outcome, duration: started.elapsed(), memory_peak_bytes, frames, last_words, follow_ups }
+    let (follow_ups, denied) = (host.take_follow_ups(), host.denied());
+    Attempt { outcome, duration: started.elapsed(), memory_peak_bytes, frames, last_words, follow_ups, denied }
 }
 
 /// Makes an instance and throws it away, to see whether it can be done. Blocks.
@@ -129,7 +130,7 @@ fn store(
     deadline: Instant,
 ) -> Store<Host> {
     let mut store =
-        Store::new(pooled.pre.engine(), Host::new(job, log, limits, Arc::clone(&pooled.grants), prepared.spare_bytes));
+        Store::new(pooled.pre.engine(), Host::new(job, log, limits, Arc::clone(&pooled.granted), prepared.spare_bytes));
     store.limiter(|host| &mut host.meter);
     store.set_hostcall_fuel(usize::try_from(limits.host_call_bytes).unwrap_or(usize::MAX));
     store.set_max_component_handles(limits.handles as usize);
@@ -225,8 +226,8 @@ fn poll_once<T>(
     prepared: &Prepared,
     cx: &mut Context<'_>,
 ) -> Poll<Ended<T>> {
-    // A guest's own timers run on the main runtime too, as guests may occupy theirs.
-    let _timers = prepared.waits.then(|| Handle::enter(&prepared.timers));
+    // A guest's own timers and connections are on another runtime, as guests may occupy theirs.
+    let _waits = prepared.waits.as_ref().map(Handle::enter);
     match catch_unwind(AssertUnwindSafe(|| call.poll(cx))) {
         Ok(polled) => polled.map(Ended::Itself),
         Err(_) => Poll::Ready(Ended::Panicked),

@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
 
+use super::granted::Granted;
 use super::host::{self, Host, handler};
-use super::load::LoadError;
+use super::refusal::LoadError;
 use super::{SandboxError, trap};
-use crate::grants::Grants;
 
 /// Where there are more threads than this, some share a pool: each costs address space, and another copy of what the engine
 /// knows of a component.
@@ -35,7 +35,7 @@ pub(super) struct Pooled {
     pub(super) pre: InstancePre<Host>,
     pub(super) handler: handler::GuestIndices,
     /// What it may do. Each pool has it for itself: threads that count references to one thing wait for each other.
-    pub(super) grants: Arc<Grants>,
+    pub(super) granted: Arc<Granted>,
     pool: Arc<Pool>,
 }
 
@@ -79,7 +79,7 @@ impl Pool {
     }
 
     /// Links a component, and finds out how it is called.
-    pub(super) fn prepare(self: &Arc<Pool>, component: &Component, grants: &Grants) -> Result<Pooled, LoadError> {
+    pub(super) fn prepare(self: &Arc<Pool>, component: &Component, granted: &Granted) -> Result<Pooled, LoadError> {
         let pre = self
             .linker
             .instantiate_pre(component)
@@ -88,7 +88,7 @@ impl Pool {
             .map_err(|error| LoadError::HandlerTypes { reason: format!("{error:#}") })?;
         // Else the first attempt would do it.
         component.initialize_copy_on_write_image().map_err(|e| LoadError::Start { failure: trap::host_fault(&e) })?;
-        Ok(Pooled { pre, handler, grants: Arc::new(grants.clone()), pool: Arc::clone(self) })
+        Ok(Pooled { pre, handler, granted: Arc::new(granted.clone()), pool: Arc::clone(self) })
     }
 
     fn take_place(&self) -> bool {
