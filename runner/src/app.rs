@@ -100,6 +100,7 @@ async fn work(
         memory_ceiling_bytes: config.ceilings.memory_bytes,
         compiled_dir: Some(config.state_dir.join("compiled")),
         timers: tokio::runtime::Handle::current(),
+        guests: guests.clone(),
     })
     .context("cannot set up the sandbox")?;
     let registry = Arc::new(ArcSwap::from_pointee(Registry::default()));
@@ -113,8 +114,9 @@ async fn work(
     });
 
     let to_dispatcher = Arc::clone(&dispatcher);
-    let mut reload =
-        Reload::new(Arc::clone(config), sandbox.clone(), registry, move || to_dispatcher.registry_changed());
+    let mut reload = Reload::new(Arc::clone(config), sandbox.clone(), Arc::clone(&registry), move || {
+        to_dispatcher.registry_changed()
+    });
     let drain = signals.drain.child_token();
     dispatcher.expect_handlers(true);
     let ended = tokio::select! {
@@ -125,6 +127,18 @@ async fn work(
         () = drain_when_swap_appears(&sandbox, &drain) => unreachable!("it waits on when it has drained"),
     };
     reload.note_standings().await;
+    // With the last that hold them the handlers go, and what waits for jobs is torn down.
+    registry.store(Arc::default());
+    drop(reload);
+    tokio::select! {
+        biased;
+        () = sandbox.torn_down() => {}
+        () = given_up(&SystemClock, &signals.stop, config.drain_timeout) => {
+            tracing::warn!("instances take too long to be torn down: they are broken off");
+            sandbox.stop_tearing_down();
+            sandbox.torn_down().await;
+        }
+    }
     let listed = if until_empty && ended.is_ok() { list_what_waits(queue.as_ref()).await } else { Ok(()) };
     tokio::select! {
         () = queue.close() => {}

@@ -25,6 +25,7 @@ mod idle;
 mod kafka;
 mod machine;
 mod report;
+mod reused;
 mod runner;
 mod start;
 mod subject;
@@ -130,6 +131,11 @@ impl Bench {
                 .with_context(|| format!("cannot measure `attempt/{}`", subject.name))?;
         }
         for subject in &self.subjects {
+            reused::measure(&mut session, subject)
+                .await
+                .with_context(|| format!("cannot measure `reused/{}`", subject.name))?;
+        }
+        for subject in &self.subjects {
             drain::measure(&mut session, subject)
                 .await
                 .with_context(|| format!("cannot measure `drain/{}`", subject.name))?;
@@ -190,6 +196,7 @@ impl Session<'_> {
 /// The names of all figures, in the order in which they are measured.
 fn names(subjects: &[Subject], kafka: bool) -> Vec<String> {
     let mut names: Vec<String> = subjects.iter().flat_map(|subject| attempt::names(&subject.name)).collect();
+    names.extend(subjects.iter().map(|subject| reused::name(&subject.name)));
     names.extend(subjects.iter().flat_map(|subject| drain::names(&subject.name)));
     let fixed = [&enqueue::NAMES[..], &idle::NAMES, &backlog::NAMES, &start::NAMES];
     names.extend(fixed.into_iter().flatten().map(|&name| name.to_owned()));

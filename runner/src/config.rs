@@ -102,6 +102,10 @@ pub struct Ceilings {
     pub memory_bytes: u64,
     /// The highest `concurrency`.
     pub concurrency: u32,
+    /// The most jobs for one instance.
+    pub reuse: u32,
+    /// The longest time that an instance may wait for its next job.
+    pub idle: Duration,
     /// The highest `max_failures`.
     pub max_failures: u32,
     /// The longest `expire_after`.
@@ -408,6 +412,8 @@ impl Ceilings {
             timeout: settings.duration("ceilings.timeout", Duration::from_secs(60 * 60)),
             memory_bytes: settings.size("ceilings.memory", 512 << 20),
             concurrency: settings.whole("ceilings.concurrency", 1_024),
+            reuse: settings.whole("ceilings.reuse", 1_000_000),
+            idle: settings.duration("ceilings.idle", Duration::from_secs(60 * 60)),
             max_failures: settings.whole("ceilings.max_failures", 1_000),
             expire_after: settings.duration("ceilings.expire_after", Duration::from_secs(30 * 86_400)),
         }

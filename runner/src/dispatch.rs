@@ -231,8 +231,11 @@ impl Dispatcher {
         let Attempt { outcome, duration, memory_peak_bytes, follow_ups, .. } =
             handler.run(&delivery.job, &self.stop).await;
         drop(executing);
-        if handler.attempted(&outcome) == Some(Standing::Braked) {
+        let standing = handler.attempted(&outcome);
+        if standing == Some(Standing::Braked) {
             log_brake(handler, &outcome);
+        }
+        if handler.is_paused() {
             self.changed.notify_one();
         }
         over.after(Some(duration));
@@ -242,17 +245,17 @@ impl Dispatcher {
             _ => None,
         };
         let now = self.parts.clock.now();
-        let follow_ups = if outcome.is_answer() { follow_ups.into_jobs(now) } else { Vec::new() };
+        let follow_ups = follow_ups.into_jobs(now);
         let disposition = retry::decide(&handler.retry, &delivery.job, outcome, started_at, now, &self.parts.jitter);
-        let attempt = AttemptRecord {
+        let attempt = (disposition != Disposition::Park).then(|| AttemptRecord {
             number: delivery.job.attempt,
             started_at,
             duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
             memory_peak_bytes,
             generation: handler.generation.clone(),
             failure,
-        };
-        self.settle(delivery, Settlement { disposition, attempt: Some(attempt), follow_ups }, Some(turn));
+        });
+        self.settle(delivery, Settlement { disposition, attempt, follow_ups }, Some(turn));
     }
 
     /// Settles a delivery, without holding up the slot that ran it until that is durable.

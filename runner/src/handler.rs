@@ -3,6 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,7 @@ use crate::job::Job;
 use crate::limits::Limits;
 use crate::manifest::Manifest;
 use crate::outcome::Outcome;
+use crate::readiness::{NotReady, Readiness};
 use crate::registry::OTHERS;
 use crate::retry::Policy;
 use crate::sandbox::{Attempt, Component, GuestLog};
@@ -33,6 +35,7 @@ pub struct Handler {
     guest: Box<dyn Guest>,
     log: Arc<dyn GuestLog>,
     trial: Trial,
+    readiness: Readiness,
     decided: Arc<Notify>,
 }
 
@@ -47,6 +50,20 @@ pub trait Guest: Send + Sync {
         stop: &'a CancellationToken,
         log: &'a Arc<dyn GuestLog>,
     ) -> Pin<Box<dyn Future<Output = Attempt> + Send + 'a>>;
+
+    /// Whether it is set up before its first job, for more than one.
+    fn is_set_up_once(&self) -> bool {
+        false
+    }
+
+    /// Sets it up without a job, or says why that cannot be done now.
+    fn set_up<'a>(
+        &'a self,
+        _: &'a Limits,
+        _: &'a Arc<dyn GuestLog>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 // === impl Handler ===
@@ -63,8 +80,8 @@ impl Handler {
         let Manifest { job_types, concurrency, limits, retry, .. } = manifest;
         let job_types = job_types.into_iter().map(Arc::from).collect();
         let trial = Trial::new(false, Standing::default(), false);
-        let (guest, decided) = (Box::new(guest), Arc::default());
-        Handler { name, generation, job_types, concurrency, retry, limits, guest, log, trial, decided }
+        let (guest, readiness, decided) = (Box::new(guest), Readiness::default(), Arc::default());
+        Handler { name, generation, job_types, concurrency, retry, limits, guest, log, trial, readiness, decided }
     }
 
     /// The same on trial; `decided` is told when something is known of the generation that was not known before.
@@ -84,11 +101,31 @@ impl Handler {
 
     /// Whether its types are paused: no attempt starts, its jobs wait.
     pub fn is_paused(&self) -> bool {
-        self.trial.is_braked()
+        self.trial.is_braked() || !self.readiness.is_ready()
+    }
+
+    /// Why its instances cannot be set up now, if they cannot.
+    pub fn not_ready(&self) -> Option<NotReady> {
+        self.readiness.not_ready()
+    }
+
+    /// Whether an instance is to be set up before the handler is served, so that what is wrong shows before a job comes.
+    pub fn is_set_up_once(&self) -> bool {
+        self.guest.is_set_up_once()
+    }
+
+    /// Sets up an instance without a job. Whether that worked says whether the handler is ready.
+    pub async fn set_up(&self) {
+        let set_up = self.guest.set_up(&self.limits, &self.log).await;
+        self.readiness.record(set_up, Instant::now());
     }
 
     /// Takes down how an attempt ended. Answers what is known of the generation now, if this attempt changed that.
     pub fn attempted(&self, outcome: &Outcome) -> Option<Standing> {
+        if let Outcome::NotReady { reason } = outcome {
+            self.readiness.record(Err(reason.clone()), Instant::now());
+            self.decided.notify_one();
+        }
         let standing = self.trial.record(outcome)?;
         self.decided.notify_one();
         Some(standing)
@@ -113,6 +150,18 @@ impl Guest for Component {
         log: &'a Arc<dyn GuestLog>,
     ) -> Pin<Box<dyn Future<Output = Attempt> + Send + 'a>> {
         Box::pin(Component::run(self, job, max_failures, limits, stop, log))
+    }
+
+    fn is_set_up_once(&self) -> bool {
+        Component::is_set_up_once(self)
+    }
+
+    fn set_up<'a>(
+        &'a self,
+        limits: &'a Limits,
+        log: &'a Arc<dyn GuestLog>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
+        Box::pin(Component::set_up(self, limits, log))
     }
 }
 

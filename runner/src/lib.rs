@@ -20,6 +20,7 @@ pub mod limits;
 pub mod manifest;
 pub mod outcome;
 pub mod queue;
+pub mod readiness;
 pub mod registry;
 pub mod reload;
 pub mod retry;

@@ -41,6 +41,17 @@ pub struct Limits {
     pub follow_up_depth: u32,
 }
 
+/// How instances are used again, where a manifest says so. Without, every attempt has an instance of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reuse {
+    /// How many jobs an instance works before it ends: two at least.
+    pub jobs: u32,
+    /// How long an instance waits for its next job before it ends.
+    pub idle: Duration,
+    /// How many instances of the handler are kept for their next jobs: as many as may run at a time.
+    pub instances: u32,
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {

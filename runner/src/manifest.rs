@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::config::settings::Settings;
-use crate::config::{self, Config, Origin};
+use crate::config::{self, Config, Origin, quantity};
 use crate::grants::Grants;
 use crate::job;
-use crate::limits::Limits;
+use crate::limits::{Limits, Reuse};
 use crate::retry::Policy;
 
 pub use crate::config::settings::Faults as ManifestErrors;
@@ -21,11 +22,19 @@ pub struct Manifest {
     pub concurrency: u32,
     /// What an attempt may use.
     pub limits: Limits,
+    /// How instances are used again; none: every attempt has an instance of its own.
+    pub reuse: Option<Reuse>,
     /// What follows an attempt.
     pub retry: Policy,
     /// What the handler may do.
     pub grants: Grants,
 }
+
+/// How long an instance that is reused waits for its next job, if the manifest does not say.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Instances that end sooner would be looked for all the time.
+const IDLE_MIN: Duration = Duration::from_millis(10);
 
 // === impl Manifest ===
 
@@ -39,7 +48,6 @@ impl Manifest {
     pub fn parse(text: &str, stem: &str, folder: &Path, config: &Config) -> Result<Manifest, ManifestErrors> {
         let mut settings = Settings::default();
         settings.add_file(&format!("{stem}.toml"), text);
-        settings.refuse("instances", "cannot be used: in this version every attempt has an instance of its own");
         let manifest = Manifest::read(&mut settings, stem, folder, config);
         manifest.check(&mut settings, config);
         settings.finish()?;
@@ -47,14 +55,18 @@ impl Manifest {
     }
 
     fn read(settings: &mut Settings, stem: &str, folder: &Path, config: &Config) -> Manifest {
+        let concurrency = settings.whole("concurrency", config.slots);
+        let jobs = settings.whole("instances.reuse", 1);
+        let idle = settings.duration("instances.idle", IDLE);
         Manifest {
             job_types: settings.texts("job_types", vec![stem.to_owned()]),
-            concurrency: settings.whole("concurrency", config.slots),
+            concurrency,
             limits: Limits {
                 timeout: settings.duration("timeout", config.limits.timeout),
                 memory_bytes: settings.size("memory", config.limits.memory_bytes),
                 ..config.limits.clone()
             },
+            reuse: (jobs != 1).then_some(Reuse { jobs, idle, instances: concurrency }),
             retry: config::read_retry(settings, config.retry.clone()),
             grants: Grants::read(settings, stem, folder, &config.handlers.allow),
         }
@@ -79,15 +91,32 @@ impl Manifest {
         settings.require("concurrency", concurrency <= most.max(config.slots), || {
             format!("{concurrency} is over the ceiling of {most} (`ceilings.concurrency`)")
         });
+        if let Some(reuse) = &self.reuse {
+            check_reuse(settings, reuse, config);
+        }
         config::check_limits(settings, ("timeout", "memory"), &self.limits, &config.ceilings);
         config::check_retry(settings, &self.retry, &config.ceilings);
     }
 }
 
+fn check_reuse(settings: &mut Settings, Reuse { jobs, idle, .. }: &Reuse, config: &Config) {
+    let (most, longest) = (config.ceilings.reuse, config.ceilings.idle);
+    settings.require("instances.reuse", *jobs >= 1, || "0 lets no job run: 1 is an instance for each attempt".into());
+    settings.require("instances.reuse", *jobs <= most, || {
+        format!("{jobs} is over the ceiling of {most} (`ceilings.reuse`)")
+    });
+    settings.require("instances.idle", *idle >= IDLE_MIN, || {
+        format!("is less than {}", quantity::format_duration(IDLE_MIN))
+    });
+    settings.require("instances.idle", *idle <= longest, || {
+        let (idle, longest) = (quantity::format_duration(*idle), quantity::format_duration(longest));
+        format!("{idle} is over the ceiling of {longest} (`ceilings.idle`)")
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::time::Duration;
 
     use super::*;
     use crate::config::{Environment, Flags};
@@ -114,6 +143,7 @@ mod tests {
             job_types: vec!["resize".into()],
             concurrency: 8,
             limits: Limits::default(),
+            reuse: None,
             retry: Policy::default(),
             grants: Grants::default(),
         };
@@ -129,9 +159,18 @@ mod tests {
         assert_eq!(manifest.limits.timeout, Duration::from_secs(10));
         assert_eq!(manifest.limits.memory_bytes, 256 << 20);
         assert_eq!(manifest.limits.handles, Limits::default().handles);
+        let reuse = Reuse { jobs: 1_000, idle: Duration::from_secs(120), instances: 4 };
+        assert_eq!(manifest.reuse, Some(reuse));
         assert_eq!((manifest.retry.max_failures, manifest.retry.max_attempts), (25, Some(100)));
         assert_eq!(manifest.retry.expire_after, Duration::from_secs(2 * 86_400));
         assert_eq!(manifest.retry.backoff.first, Duration::from_secs(2));
+    }
+
+    #[test]
+    fn instances_are_reused_only_where_the_manifest_says_so() {
+        assert_eq!(manifest("instances = { reuse = 1, idle = '5m' }").reuse, None);
+        let reuse = Reuse { jobs: 2, idle: Duration::from_secs(60), instances: 8 };
+        assert_eq!(manifest("instances.reuse = 2").reuse, Some(reuse));
     }
 
     #[test]
@@ -156,6 +195,17 @@ mod tests {
         check("job_types = []", &["resize.toml:1: `job_types` is empty: the handler would serve nothing"]);
         check("job_types = [1]", &["resize.toml:1: `job_types`: `1` is no string: put it in quotes"]);
         check("concurrency = 0", &["resize.toml:1: `concurrency` 0 lets no job run: remove the component instead"]);
+        check(
+            "instances = { reuse = 2000000, idle = '2h' }",
+            &[
+                "resize.toml:1: `instances.reuse` 2000000 is over the ceiling of 1000000 (`ceilings.reuse`)",
+                "resize.toml:1: `instances.idle` 2h is over the ceiling of 1h (`ceilings.idle`)",
+            ],
+        );
+        check(
+            "instances.reuse = 0",
+            &["resize.toml:1: `instances.reuse` 0 lets no job run: 1 is an instance for each attempt"],
+        );
         check("timeout = 5", &["resize.toml:1: `timeout`: `5` has no unit: write `5s` for seconds"]);
     }
 
@@ -171,10 +221,6 @@ mod tests {
         check(
             "[grants]\nhttp = ['x']",
             &["resize.toml:2: `grants.http` cannot be granted: this version does not have it yet"],
-        );
-        check(
-            "instances = { reuse = 5 }",
-            &["resize.toml:1: `instances` cannot be used: in this version every attempt has an instance of its own"],
         );
     }
 

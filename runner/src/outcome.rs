@@ -31,6 +31,11 @@ pub enum Outcome {
     },
     /// A person cancelled the job while it ran.
     Cancelled,
+    /// No instance could be set up, so that the attempt never began: the handler is not ready.
+    NotReady {
+        /// Why, for people.
+        reason: String,
+    },
 }
 
 /// What a handler that is not finished asks for.
@@ -110,7 +115,7 @@ pub enum Disposition {
         /// Whether the attempt had begun, so that it counts as a start.
         started: bool,
     },
-    /// Nobody serves its type: it waits, without an attempt.
+    /// Nobody serves its type, or its handler is paused or not ready: it waits, without an attempt.
     Park,
 }
 

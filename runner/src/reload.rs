@@ -14,11 +14,13 @@ use tokio::task::JoinSet;
 
 use self::folder::{Folder, Look, Pair};
 use self::history::{History, HistoryError};
-use self::known::{Known, Step};
+use self::known::{Coming, Known, Step};
 use self::load::{Load, Loaded, Loader, Source};
+use self::record::Refused;
 use crate::config::Config;
 use crate::generation::Generation;
 use crate::handler::Handler;
+use crate::readiness::NotReady;
 use crate::registry::{Conflict, Registry};
 use crate::sandbox::{self, Sandbox};
 use crate::watch::Watch;
@@ -38,6 +40,8 @@ pub struct Reload {
     folder_error: Option<String>,
     /// The loads that are under way, at most one of a handler.
     loads: JoinSet<(Arc<str>, Source, Result<Loaded, String>)>,
+    /// The set-ups that are tried again, at most one of a handler.
+    set_ups: JoinSet<(Arc<str>, Arc<Handler>)>,
     /// How many of them work at a time.
     permits: Arc<Semaphore>,
     /// What lay there at the start and is not loaded yet.
@@ -65,6 +69,7 @@ impl Reload {
             conflicts: Vec::new(),
             folder_error: None,
             loads: JoinSet::new(),
+            set_ups: JoinSet::new(),
             permits: Arc::new(Semaphore::new(sandbox::loads_at_once() as usize)),
             starting: BTreeSet::new(),
             on_change: Box::new(on_change),
@@ -94,6 +99,10 @@ impl Reload {
             tokio::select! {
                 () = watch.changed(look_again) => {}
                 () = decided.notified() => {}
+                Some(done) = self.set_ups.join_next() => {
+                    let (name, handler) = done.expect("a set-up that breaks down says so");
+                    self.was_set_up(&name, &handler);
+                }
                 Some(done) = self.loads.join_next() => {
                     let (name, source, loaded) = done.expect("a load that breaks down answers so");
                     self.loaded(&name, source, loaded);
@@ -138,9 +147,9 @@ impl Reload {
     /// Looks at the folder once, and does what is to be done. Answers when to look again.
     async fn pass(&mut self, at_once: bool) -> Option<Duration> {
         self.note_standings().await;
-        let looks = self.look()?;
+        let mut look_again = self.set_up().await;
+        let Some(looks) = self.look() else { return look_again };
         let names: Vec<Arc<str>> = looks.keys().chain(self.handlers.keys()).cloned().collect();
-        let mut look_again: Option<Duration> = None;
         for name in names {
             self.take_up(&name);
             let now = Instant::now();
@@ -225,7 +234,13 @@ impl Reload {
                 let _permit = permit;
                 loader.load(&load)
             });
-            (name, source, loaded.await.and_then(|loaded| loaded))
+            let loaded = loaded.await.and_then(|loaded| loaded);
+            if let Ok(Loaded::Handler { handler, .. }) = &loaded
+                && handler.is_set_up_once()
+            {
+                handler.set_up().await;
+            }
+            (name, source, loaded)
         });
     }
 
@@ -246,15 +261,85 @@ impl Reload {
                 );
             }
             Ok(Loaded::Handler { handler, has_manifest, took }) => {
-                known.serve(Arc::clone(&handler), has_manifest, &source);
-                self.publish();
-                log_served(&handler, &source, took);
+                let coming = Coming { handler, has_manifest, source, took };
+                match coming.handler.not_ready() {
+                    // The old one stays meanwhile.
+                    Some(_) if known.serving.is_some() => known.coming = Some(coming),
+                    _ => self.serve(name, coming),
+                }
             }
             Err(fault) => self.failed(name, &source, fault),
         }
         // Where it failed, something else of it may be loading by now.
         if !self.handlers[name].loading && self.starting.remove(name) && self.starting.is_empty() {
             self.publish();
+        }
+    }
+
+    fn serve(&mut self, name: &Arc<str>, Coming { handler, has_manifest, source, took }: Coming) {
+        let known = self.handlers.get_mut(name).expect("what is served is known");
+        known.serve(Arc::clone(&handler), has_manifest, &source);
+        self.publish();
+        log_served(&handler, &source, took);
+    }
+
+    /// Tries again to set up what is not ready, where it is time, and keeps for people why it is not. Answers when to look
+    /// again.
+    async fn set_up(&mut self) -> Option<Duration> {
+        let mut look_again: Option<Duration> = None;
+        for (name, known) in &mut self.handlers {
+            let handler = known.to_set_up().cloned();
+            let not_ready = handler.as_ref().and_then(|handler| handler.not_ready());
+            if let (Some(handler), Some(NotReady { retry_at, .. }), false) = (&handler, &not_ready, known.setting_up) {
+                let wait = retry_at.saturating_duration_since(Instant::now());
+                if wait.is_zero() {
+                    known.setting_up = true;
+                    let (name, handler) = (Arc::clone(name), Arc::clone(handler));
+                    self.set_ups.spawn(async move {
+                        handler.set_up().await;
+                        (name, handler)
+                    });
+                } else {
+                    look_again = Some(look_again.map_or(wait, |sooner| sooner.min(wait)));
+                }
+            }
+            let why = handler.zip(not_ready).map(|(handler, not_ready)| (handler.generation.clone(), not_ready.why));
+            if why == known.not_ready {
+                continue;
+            }
+            if let Some((generation, why)) = &why {
+                let stays = known.coming.as_ref().and(known.serving.as_ref());
+                let meanwhile = stays.map_or("its jobs wait".to_owned(), |old| format!("{} stays", old.generation));
+                tracing::warn!(
+                    handler.name = %name, handler.generation = %generation,
+                    "handler `{name}` is not ready, generation {generation}: {why}; it is tried again, and {meanwhile}"
+                );
+            }
+            known.not_ready.clone_from(&why);
+            let (history, of) = (self.loader.history.clone(), Arc::clone(name));
+            let refused = why.map(|(generation, why)| Refused { generation, why });
+            let kept = blocking(move || history.change(&of, |record| record.not_ready.clone_from(&refused))).await;
+            if let Err(error) = kept.and_then(|kept| kept.map_err(|error| error.to_string())) {
+                tracing::debug!(error, handler.name = %name, "cannot keep whether a handler is ready");
+            }
+        }
+        look_again
+    }
+
+    /// A set-up was tried again.
+    fn was_set_up(&mut self, name: &Arc<str>, handler: &Arc<Handler>) {
+        let Some(known) = self.handlers.get_mut(name) else { return };
+        known.setting_up = false;
+        if handler.not_ready().is_some() {
+            return;
+        }
+        let generation = &handler.generation;
+        tracing::info!(
+            handler.name = %name, handler.generation = %generation, "handler `{name}` is ready, generation {generation}"
+        );
+        match known.coming.take_if(|coming| Arc::ptr_eq(&coming.handler, handler)) {
+            Some(coming) => self.serve(name, coming),
+            None => (self.on_change)(),
         }
     }
 

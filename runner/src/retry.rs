@@ -47,12 +47,13 @@ pub fn decide(
         Outcome::Complete { result } => Disposition::Ack { result },
         Outcome::Reject { reason } => Disposition::Bury(Failure::new(Kind::Rejected, reason)),
         Outcome::Cancelled => Disposition::Bury(Failure::new(Kind::Cancelled, "cancelled while it ran")),
-        Outcome::Failed(failure) if job.failures.saturating_add(1) >= policy.max_failures => Disposition::Bury(failure),
+        Outcome::Failed(failure) if is_last(job, policy.max_failures) => Disposition::Bury(failure),
         Outcome::Failed(failure) => Disposition::Retry {
             at: now.plus(policy.backoff.delay(job.failures, jitter())),
             body: None,
             after: RetryAfter::Failure(failure),
         },
+        Outcome::NotReady { .. } => Disposition::Park,
         Outcome::Interrupted { .. } => Disposition::Release { at: release_at(job, now), started: true },
         Outcome::Retry(request) => {
             // Neither interrupted starts nor what was before a requeue counts.
@@ -80,6 +81,11 @@ pub fn decide(
             }
         }
     }
+}
+
+/// Whether the job ends if this attempt fails.
+pub fn is_last(job: &Job, max_failures: u32) -> bool {
+    job.failures.saturating_add(1) >= max_failures
 }
 
 /// When an interrupted job comes again: at once the first time, with a backoff where it repeats.

@@ -1,12 +1,14 @@
-//! The sandbox: a file becomes a [`Component`], and every attempt gets a fresh instance of it. All knowledge of wasmtime is
-//! behind this module.
+//! The sandbox: a file becomes a [`Component`], and every attempt gets a fresh instance of it, unless its instances are
+//! reused. All knowledge of wasmtime is behind this module.
 //!
 //! In reading order: `engine` (what is allowed at all), `file` (what a file is), `encode` (a core module becomes a
 //! component), `quiet` (so that an attempt changes no page tables), `compiled` (the cache), `pools` (one for each thread),
-//! `load` (all of these in turn; `refusal` is why not), `host` (what a guest may call), `granted` (what it may do by its manifest), `http`, `sockets`, `network` (where
-//! that leads), `denials`, `limits`, `lines` (what it says), `instance` (one attempt),
-//! `trap` (how it went wrong). `bare` is none of it, but what it is measured against.
+//! `load` (all of these in turn; `refusal` is why not), `host` (what a guest may call), `granted` (what it may do by its
+//! manifest), `http`, `sockets`, `network` (where that leads), `denials`, `limits`, `lines` (what it says), `instance`,
+//! `attempt` (one job in one of them), `trap` (how it went wrong), `shelf` (where instances wait for their next job). `bare` is
+//! none of it, but what it is measured against.
 
+mod attempt;
 pub(crate) mod bare;
 mod compiled;
 mod denials;
@@ -24,6 +26,7 @@ mod network;
 mod pools;
 pub mod quiet;
 mod refusal;
+mod shelf;
 mod sockets;
 #[cfg(test)]
 mod tests;
@@ -42,7 +45,7 @@ pub use self::refusal::LoadError;
 use crate::follow_up::FollowUps;
 use crate::grants::Grants;
 use crate::job::Job;
-use crate::limits::Limits;
+use crate::limits::{Limits, Reuse};
 use crate::outcome::Outcome;
 
 /// What a sandbox is set up with.
@@ -61,6 +64,8 @@ pub struct Config {
     /// The runtime, with time enabled, whose clock ends an attempt that waits. Not the one that guests run on, since they
     /// may occupy all of it; and it must outlive that one.
     pub timers: tokio::runtime::Handle,
+    /// The runtime that guests run on. Instances that wait are set up and torn down there.
+    pub guests: tokio::runtime::Handle,
 }
 
 /// Makes components of files. Cheap to clone.
@@ -73,6 +78,8 @@ pub struct Sandbox {
 #[derive(Clone)]
 pub struct Component {
     prepared: Arc<load::Prepared>,
+    /// Where instances wait for their next job, if they are reused.
+    shelf: Option<Arc<shelf::Shelf>>,
 }
 
 /// How one attempt went.
@@ -124,8 +131,8 @@ pub enum Level {
 /// Takes the lines that guests write.
 pub trait GuestLog: Send + Sync {
     /// One line, without its end, within the limits, without control characters but tabs. Called while the attempt runs,
-    /// so it must not block.
-    fn line(&self, job: &Job, source: Source, level: Level, line: &str);
+    /// so it must not block. What sets an instance up or tears it down works no job.
+    fn line(&self, job: Option<&Job>, source: Source, level: Level, line: &str);
 }
 
 /// Why there is no sandbox.
@@ -170,7 +177,7 @@ impl Sandbox {
     /// Says what is wrong with the file, for people.
     pub fn load(&self, file: &[u8], limits: &Limits, grants: &Grants) -> Result<Component, LoadError> {
         let mut facts = Facts::default();
-        Ok(Component { prepared: Arc::new(self.shared.load(file, limits, grants, &mut facts)?) })
+        Ok(Component { prepared: Arc::new(self.shared.load(file, limits, grants, &mut facts)?), shelf: None })
     }
 
     /// The same for people who want to know: what could be found out, even where the file would not load, and why not.
@@ -180,6 +187,18 @@ impl Sandbox {
             Ok(prepared) => Inspection { facts: prepared.facts, error: None },
             Err(error) => Inspection { facts, error: Some(error) },
         }
+    }
+
+    /// Waits until the instances of all components that are gone are torn down.
+    pub async fn torn_down(&self) {
+        let endings = self.shared.endings();
+        endings.under_way.close();
+        endings.under_way.wait().await;
+    }
+
+    /// Breaks off what tears instances down.
+    pub fn stop_tearing_down(&self) {
+        self.shared.endings().stop.cancel();
     }
 
     /// Whether swap space was added since the sandbox was set up in a way that is not safe with swap. Then the runner must
@@ -203,7 +222,35 @@ impl Component {
         &self.prepared.facts
     }
 
-    /// Runs one attempt in a fresh instance. Nothing that the guest does makes this fail or panic: it is all in the outcome.
+    /// The same, with instances that are used for several jobs, one after the other, as long as these end well: such an
+    /// instance keeps the limits and the log of the attempt that it was made for.
+    pub fn reusing(self, reuse: Reuse) -> Component {
+        let shelf = shelf::Shelf::new(&self.prepared, reuse);
+        Component { shelf: Some(shelf), ..self }
+    }
+
+    /// Whether instances of it are set up before their first job, for more than one.
+    pub fn is_set_up_once(&self) -> bool {
+        self.prepared.exports.context && self.shelf.is_some()
+    }
+
+    /// Sets up an instance without a job: where instances are reused it waits for its first one, else it is torn down again.
+    /// Nothing is done for a component that exports no `context`.
+    ///
+    /// # Errors
+    ///
+    /// Why no instance can be set up now, for people.
+    pub async fn set_up(&self, limits: &Limits, log: &Arc<dyn GuestLog>) -> Result<(), String> {
+        if !self.prepared.exports.context {
+            return Ok(());
+        }
+        let (component, limits, log) = (self.clone(), limits.clone(), Arc::clone(log));
+        let set_up = async move { attempt::set_up(&component, &limits, &log).await };
+        self.prepared.guests.spawn(set_up).await.unwrap_or_else(|error| Err(format!("set-up: {error}")))
+    }
+
+    /// Runs one attempt, in a fresh instance unless instances are reused. Nothing that the guest does makes this fail or
+    /// panic: it is all in the outcome.
     ///
     /// To be polled on a runtime of its own, since a guest gives its thread back only every few milliseconds. When `stop`
     /// is cancelled the attempt ends as interrupted, within some milliseconds.
@@ -215,7 +262,7 @@ impl Component {
         stop: &CancellationToken,
         log: &Arc<dyn GuestLog>,
     ) -> Attempt {
-        instance::run(&self.prepared, job, max_failures, limits, stop, log).await
+        attempt::run(self, job, max_failures, limits, stop, log).await
     }
 }
 

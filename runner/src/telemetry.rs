@@ -96,14 +96,15 @@ impl HandlerLog {
 }
 
 impl GuestLog for HandlerLog {
-    fn line(&self, job: &Job, source: Source, level: Level, line: &str) {
+    fn line(&self, job: Option<&Job>, source: Source, level: Level, line: &str) {
         // The level of an event is part of its call site, hence one for each.
         macro_rules! event {
             ($level:ident) => {
                 tracing::event!(
                     target: "guest",
                     tracing::Level::$level,
-                    job.id = %job.id, job.type = %job.job_type, attempt = job.attempt,
+                    job.id = job.map(|job| display(&job.id)), job.type = job.map(|job| display(&job.job_type)),
+                    attempt = job.map(|job| job.attempt),
                     handler.generation = %self.generation, source = source.as_str(),
                     "{line}"
                 )

@@ -352,6 +352,7 @@
     (local $start i32)
     (global.set $body (local.get $body))
     (global.set $body-length (local.get $body-length))
+    (global.set $jobs-seen (i32.add (global.get $jobs-seen) (i32.const 1)))
     (call $find-command)
 
     (if (call $says (i32.const 1568) (i32.const 5))
@@ -495,9 +496,9 @@
       (then (call $log (i32.const 2) (i32.const 2112) (i32.const 2))))
     (if (call $says (i32.const 1696) (i32.const 4))
       (then
-        (i32.store8 (i32.const 600) (i32.add (global.get $jobs-seen) (i32.const 48)))
-        (global.set $jobs-seen (i32.add (global.get $jobs-seen) (i32.const 1)))
-        (return (call $complete-with (i32.const 600) (i32.const 1)))))
+        (global.set $out (i32.const 600))
+        (call $put-number (i64.extend_i32_u (i32.sub (global.get $jobs-seen) (i32.const 1))))
+        (return (call $complete-with (i32.const 600) (i32.sub (global.get $out) (i32.const 600))))))
     (if (call $says (i32.const 1728) (i32.const 5))
       (then (call $log (i32.const 4) (i32.const 2144) (i32.const 32))))
     (if (call $says (i32.const 2688) (i32.const 4)) (then (call $wipe (call $number))))

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use sandhog::config::{Config, Environment, Flags, quantity};
-use sandhog::grants::{Allow, Grants};
+use sandhog::grants::Grants;
 use sandhog::job::{self, Malformed};
 use sandhog::limits::Limits;
 use sandhog::manifest::Manifest;
@@ -36,6 +36,7 @@ static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
         threads: 1,
         memory_ceiling_bytes: Limits::default().memory_bytes,
         compiled_dir: None,
+        guests: timers.clone(),
         timers,
     };
     Sandbox::new(config).unwrap()
@@ -45,7 +46,7 @@ static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
 struct Deaf;
 
 impl GuestLog for Deaf {
-    fn line(&self, _: &sandhog::job::Job, _: Source, _: Level, line: &str) {
+    fn line(&self, _: Option<&sandhog::job::Job>, _: Source, _: Level, line: &str) {
         assert!(!line.contains(|c: char| c.is_control() && c != '\t' && c != '\n'), "{line:?}");
     }
 }
@@ -101,7 +102,7 @@ fn what_is_taken_as_a_manifest_stays_within_the_ceilings() {
         let ceilings = &CONFIG.ceilings;
         match Manifest::parse(text, "resize", Path::new("/h"), &CONFIG) {
             Ok(manifest) => {
-                let Manifest { job_types, concurrency, limits, retry, grants } = &manifest;
+                let Manifest { job_types, concurrency, limits, reuse, retry, grants } = &manifest;
                 assert!(!job_types.is_empty() && job_types.iter().all(|name| job::name_fault(name).is_none()));
                 assert!((1..=ceilings.concurrency).contains(concurrency));
                 assert!((Duration::from_millis(1)..=ceilings.timeout).contains(&limits.timeout));
@@ -110,6 +111,11 @@ fn what_is_taken_as_a_manifest_stays_within_the_ceilings() {
                 assert!(retry.expire_after <= ceilings.expire_after && retry.max_attempts != Some(0));
                 assert!(retry.backoff.factor >= 1.0 && (0.0..=1.0).contains(&retry.backoff.jitter));
                 assert!(retry.backoff.first <= retry.backoff.max);
+                assert!(
+                    reuse.as_ref().is_none_or(|reuse| {
+                        (2..=ceilings.reuse).contains(&reuse.jobs) && reuse.idle <= ceilings.idle
+                    })
+                );
                 let rest =
                     Limits { timeout: limits.timeout, memory_bytes: limits.memory_bytes, ..CONFIG.limits.clone() };
                 assert_eq!(*limits, rest, "a manifest sets nothing else");
@@ -174,12 +180,12 @@ fn written(config: &Config) -> String {
             }
             // A topic in the URL goes over these.
             "queue.kafka.topic" | "queue.kafka.topics" => continue,
-            // Written with commas between, as in a variable: a line may have one in it.
-            "handlers.allow" => continue,
             _ if effective.value.is_empty() => continue,
             // Said by its parts, unless it is nothing.
             "queue.keep_completed" if effective.value != "0" => continue,
             "queue.keep_completed.age" | "queue.keep_completed.bytes" if keeps_nothing => continue,
+            // A list.
+            "handlers.allow" => effective.value.replace("${", "$${"),
             _ => quoted(&effective.value),
         };
         writeln!(file, "{} = {value}", effective.key).unwrap();
@@ -196,7 +202,6 @@ fn what_is_taken_as_a_configuration_can_be_written_and_read_again() {
         let mut again = resolve(&file).unwrap_or_else(|| panic!("not a configuration: {file}"));
         for config in [&mut config, &mut again] {
             config.effective.clear();
-            config.handlers.allow = Allow::default();
             if config.queue.keep.age.is_zero() {
                 config.queue.keep.bytes = 0;
             }

@@ -8,11 +8,13 @@ mod access;
 mod account;
 mod broker;
 mod contract;
+mod crowds;
 mod deaths;
 mod fleet;
 mod looking;
 mod mixed;
 mod outages;
+mod parked;
 mod rebalances;
 mod record;
 mod records;
@@ -20,6 +22,7 @@ mod shares;
 mod suspects;
 mod told;
 mod topic;
+mod transactions;
 mod writes;
 
 #[test]

@@ -39,6 +39,8 @@ mod inputs;
 mod queue_contract;
 // New generations, bad files, and jobs that notice neither.
 mod reload;
+// What is kept between the jobs of an instance, and what is not.
+mod instances;
 // The sandbox, without a runner around it.
 mod sandbox;
 // Drains, kills, and who takes over.

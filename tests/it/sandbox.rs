@@ -15,7 +15,7 @@ use crate::support::guests::guest;
 struct Silence;
 
 impl GuestLog for Silence {
-    fn line(&self, _: &Job, _: Source, _: Level, _: &str) {}
+    fn line(&self, _: Option<&Job>, _: Source, _: Level, _: &str) {}
 }
 
 #[test]
@@ -27,6 +27,7 @@ fn handler_gets_its_job_and_answers() {
         memory_ceiling_bytes: 256 << 20,
         compiled_dir: None,
         timers: runtime.handle().clone(),
+        guests: runtime.handle().clone(),
     };
     let sandbox = Sandbox::new(config).unwrap();
     let component = sandbox.load(&guest("obedient"), &Limits::default(), &Grants::default()).unwrap();

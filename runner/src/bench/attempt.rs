@@ -26,10 +26,10 @@ const SCALING: Target = Target::AtLeast(0.9);
 const TURN: Duration = Duration::from_millis(100);
 
 /// One component, in the sandbox and bare.
-struct Pair {
+pub(super) struct Pair {
     handler: Handler,
-    bare: Bare,
-    job: Job,
+    pub(super) bare: Bare,
+    pub(super) job: Job,
     stop: CancellationToken,
 }
 
@@ -59,7 +59,7 @@ pub(super) async fn measure(session: &mut Session<'_>, subject: &Subject) -> Res
         wanted.retain(|(name, _)| scales || session.wants(name));
         let Some((first, _)) = wanted.first() else { continue };
         session.say(first);
-        let pair = Arc::new(Pair::new(session, subject, scan)?);
+        let pair = Arc::new(Pair::new(session, subject, scan, "")?);
         let threads: Vec<u32> = wanted.iter().map(|(_, threads)| *threads).collect();
         let times = in_turns(session, &pair, &threads).await?;
         for ((name, _), times) in wanted.iter().zip(&times) {
@@ -136,7 +136,8 @@ pub(super) fn timed(threads: u32, job: &Job, attempt: &(impl AsyncFn(&Arc<Job>) 
 // === impl Pair ===
 
 impl Pair {
-    fn new(session: &Session<'_>, subject: &Subject, scan: bool) -> Result<Pair> {
+    /// A handler with a manifest, in a sandbox that was set up with the scan of pages or without.
+    pub(super) fn new(session: &Session<'_>, subject: &Subject, scan: bool, manifest: &str) -> Result<Pair> {
         let config = &session.bench.config;
         let sandbox_config = sandbox::Config {
             slots: config.slots,
@@ -144,10 +145,15 @@ impl Pair {
             memory_ceiling_bytes: config.ceilings.memory_bytes,
             compiled_dir: None,
             timers: Handle::current(),
+            guests: Handle::current(),
         };
         let sandbox = if scan { Sandbox::new(sandbox_config) } else { Sandbox::without_page_scan(sandbox_config) }?;
-        let manifest = Manifest::parse("", &subject.name, Path::new(""), config)?;
+        let manifest = Manifest::parse(manifest, &subject.name, Path::new(""), config)?;
         let component = sandbox.load(&subject.file, &manifest.limits, &manifest.grants)?;
+        let component = match &manifest.reuse {
+            Some(reuse) => component.reusing(reuse.clone()),
+            None => component,
+        };
         let generation = Generation::of(&subject.file, None);
         let log = Arc::new(HandlerLog::new(generation.clone()));
         let handler = Handler::new(subject.name.as_str().into(), generation, manifest, component, log);
@@ -155,7 +161,7 @@ impl Pair {
         Ok(Pair { handler, bare, job: subject.job(), stop: CancellationToken::new() })
     }
 
-    async fn attempt(&self, job: &Arc<Job>) -> Result<()> {
+    pub(super) async fn attempt(&self, job: &Arc<Job>) -> Result<()> {
         match self.handler.run(job, &self.stop).await.outcome {
             Outcome::Complete { .. } => Ok(()),
             other => bail!("`{}` does not complete its job: {other:?}", self.handler.name),

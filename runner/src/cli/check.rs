@@ -106,6 +106,10 @@ impl Checked {
         let language = facts.language.as_ref().map(|language| format!(", {language}")).unwrap_or_default();
         add("  file", kind.map(|kind| format!("{kind}, {}{language}", size(facts.file_bytes as u64))));
         add("  exports", Some(by_package(&facts.exports)).filter(|names| !names.is_empty()));
+        let reused = self.manifest.as_ref().is_some_and(|manifest| manifest.reuse.is_some());
+        add("  context", facts.exports_contract("context").then(|| context(reused).to_owned()));
+        let hook = "told of failed attempts and rejects, before they are settled";
+        add("  failure hook", facts.exports_contract("failure-hook").then(|| hook.to_owned()));
         add("  imports", Some(by_package(&facts.imports)).filter(|names| !names.is_empty()));
         add("  quiet", facts.quiet.as_ref().map(quiet));
         if facts.code_bytes > 0 {
@@ -121,6 +125,14 @@ impl Checked {
             let limits = format!("timeout {timeout}, memory {memory}, concurrency {}", manifest.concurrency);
             add("  limits", Some(limits));
             add("  grants", Some(manifest.grants.lines().join("\n")).filter(|lines| !lines.is_empty()));
+            let reuse = manifest.reuse.as_ref();
+            add(
+                "  instances",
+                reuse.map(|reuse| {
+                    let idle = quantity::format_duration(reuse.idle);
+                    format!("reused for up to {} jobs, and kept for {idle} without one", reuse.jobs)
+                }),
+            );
         }
         add("  generation", self.generation.as_ref().map(ToString::to_string));
         pairs
@@ -149,6 +161,15 @@ impl Checked {
             "facts": facts,
             "manifest": manifest,
         }))
+    }
+}
+
+/// What it means that a handler exports `context`.
+fn context(reused: bool) -> &'static str {
+    if reused {
+        "set up once for each instance, before its first job, and torn down after its last"
+    } else {
+        "set up and torn down around every attempt, within its timeout: `instances` in the manifest has it shared"
     }
 }
 

@@ -74,7 +74,7 @@ struct Pin {
 struct Listed {
     handler: String,
     state: State,
-    /// Why the pair in the folder is no handler.
+    /// Why the pair in the folder is no handler, or not ready.
     why: Option<String>,
     /// What is served, or will be.
     generation: Option<Generation>,
@@ -108,6 +108,8 @@ enum State {
     Pinned,
     /// What lies in the folder does not load.
     Bad,
+    /// Its instances cannot be set up now.
+    NotReady,
     /// No runner has loaded yet what lies in the folder.
     New,
     /// What lies in the folder is served.
@@ -236,14 +238,20 @@ impl Listed {
         let pinned = record.pinned.is_some();
         let refused = record.refused.filter(|refused| Some(&refused.generation) == in_folder.as_ref());
         let why = refused.map(|refused| refused.why).or(why);
+        let not_ready = record.not_ready.filter(|not_ready| {
+            let named = |generation: &Option<Generation>| Some(&not_ready.generation) == generation.as_ref();
+            why.is_none() && (named(&in_folder) || named(&generation))
+        });
         let state = match () {
             () if is_gone => State::Gone,
             () if braked => State::Braked,
+            () if not_ready.is_some() => State::NotReady,
             () if pinned => State::Pinned,
             () if why.is_some() => State::Bad,
             () if in_folder == generation => State::Good,
             () => State::New,
         };
+        let why = not_ready.map(|not_ready| not_ready.why).or(why);
         let generations = record.generations;
         let handler = handler.to_owned();
         Listed { handler, state, why, generation, in_folder, pinned, braked, job_types, generations }
@@ -252,7 +260,7 @@ impl Listed {
     fn row(&self, now: UnixMs) -> Vec<String> {
         let named = |generation: &Option<Generation>| generation.as_ref().map_or("-".to_owned(), ToString::to_string);
         let state = match (&self.state, &self.why) {
-            (State::Bad, Some(why)) => format!("bad: {}", plain_cut(why, 60)),
+            (State::Bad | State::NotReady, Some(why)) => format!("{}: {}", self.state.word(), plain_cut(why, 60)),
             (state, _) => state.word().to_owned(),
         };
         let kept = self.generations.iter().filter(|kept| Some(&kept.generation) != self.generation.as_ref());
@@ -277,6 +285,7 @@ impl State {
             State::Braked => "braked",
             State::Pinned => "pinned",
             State::Bad => "bad",
+            State::NotReady => "not ready",
             State::New => "new",
             State::Good => "good",
         }
@@ -298,6 +307,8 @@ mod tests {
         let pinned = Record { pinned: Some(a.clone()), ..served.clone() };
         let refused = Some(Refused { generation: b.clone(), why: "it is text".into() });
         let refused = Record { refused, ..served.clone() };
+        let away = Some(Refused { generation: b.clone(), why: "set-up: error: away".into() });
+        let away = Record { not_ready: away, ..served.clone() };
         let found = |generation: &Generation| Some(Found { generation: Some(generation.clone()), ..Found::default() });
         let unreadable = Some(Found { why: Some("it leads out".into()), ..Found::default() });
         for (record, found, brake, expected) in [
@@ -308,6 +319,8 @@ mod tests {
             (&refused, found(&b), true, State::Bad),
             (&refused, found(&a), true, State::Good),
             (&pinned, found(&b), true, State::Pinned),
+            (&away, found(&b), true, State::NotReady),
+            (&away, found(&a), true, State::Good),
             (&braked, found(&a), true, State::Braked),
             (&braked, found(&a), false, State::Good),
             (&Record::default(), found(&a), true, State::New),

@@ -81,6 +81,7 @@ pub(super) fn sandbox(config: &Config) -> anyhow::Result<Sandbox> {
         memory_ceiling_bytes: config.ceilings.memory_bytes,
         compiled_dir: config.state_dir.is_dir().then(|| config.state_dir.join("compiled")),
         timers: tokio::runtime::Handle::current(),
+        guests: tokio::runtime::Handle::current(),
     })?)
 }
 
@@ -168,6 +169,7 @@ fn outcome(outcome: &Outcome) -> (&'static str, Vec<(&'static str, String)>) {
         }
         Outcome::Interrupted { reason } => ("interrupted", vec![("reason", reason.to_string())]),
         Outcome::Cancelled => ("cancelled", Vec::new()),
+        Outcome::NotReady { reason } => ("not-ready", vec![("reason", reason.clone())]),
     }
 }
 
@@ -219,7 +221,7 @@ fn as_json(attempt: &Attempt, job: &Job, generation: &Generation, log: &ShownLog
 // === impl ShownLog ===
 
 impl GuestLog for ShownLog {
-    fn line(&self, _: &Job, source: Source, level: Level, line: &str) {
+    fn line(&self, _: Option<&Job>, source: Source, level: Level, line: &str) {
         let level = level.as_str();
         match &self.kept {
             Some(kept) => {

@@ -39,7 +39,6 @@ impl Allow {
         const KEY: &str = "handlers.allow";
         let texts = settings.texts(KEY, Vec::new());
         let origin = settings.origin(KEY).cloned();
-        settings.show(KEY, texts.join(", "), origin.clone().unwrap_or(Origin::Default));
         let texts: Vec<String> = match origin {
             Some(Origin::File { .. }) => texts,
             _ => texts.iter().flat_map(|text| text.split(',')).map(|text| text.trim().to_owned()).collect(),

@@ -29,6 +29,12 @@ pub(super) struct Known {
     pub(super) loading: bool,
     /// The generation that is served.
     pub(super) serving: Option<Arc<Handler>>,
+    /// The one that will be served once it is ready.
+    pub(super) coming: Option<Coming>,
+    /// Whether an instance is being set up.
+    pub(super) setting_up: bool,
+    /// Why the one that is served or coming is not ready, as it was kept last.
+    pub(super) not_ready: Option<(Generation, String)>,
     serving_has_manifest: bool,
     /// What is kept of its standing.
     pub(super) noted: Option<Standing>,
@@ -39,6 +45,14 @@ pub(super) struct Known {
     pinned: Option<Generation>,
     /// The pin cannot be kept.
     void: bool,
+}
+
+/// A generation that was loaded and is not ready, while another one is served.
+pub(super) struct Coming {
+    pub(super) handler: Arc<Handler>,
+    pub(super) has_manifest: bool,
+    pub(super) source: Source,
+    pub(super) took: Duration,
 }
 
 /// What to do about a pair of files now.
@@ -61,6 +75,9 @@ impl Known {
             fault: None,
             loading: false,
             serving: None,
+            coming: None,
+            setting_up: false,
+            not_ready: None,
             serving_has_manifest: false,
             noted: None,
             record_look: None,
@@ -103,6 +120,7 @@ impl Known {
     /// Something of it is being loaded from now on.
     pub(super) fn begin(&mut self, source: &Source) {
         self.loading = true;
+        self.coming = None;
         if *source == Source::Folder {
             self.tried.clone_from(&self.look);
         }
@@ -135,6 +153,12 @@ impl Known {
         if *source == Source::Folder {
             self.serving_has_manifest = has_manifest;
         }
+    }
+
+    /// The generation that is to be made ready: the coming one, else the one that is served, if it is not.
+    pub(super) fn to_set_up(&self) -> Option<&Arc<Handler>> {
+        let coming = self.coming.as_ref().map(|coming| &coming.handler);
+        coming.or(self.serving.as_ref().filter(|handler| handler.not_ready().is_some()))
     }
 
     fn after(&self, patience: Duration, now: Instant, step: Step) -> Step {

@@ -100,6 +100,10 @@ impl Loader {
             .sandbox
             .load(&pair.component, &manifest.limits, &manifest.grants)
             .map_err(|error| error.with_hint())?;
+        let component = match &manifest.reuse {
+            Some(reuse) => component.reusing(reuse.clone()),
+            None => component,
+        };
         let log = Arc::new(HandlerLog::new(generation.clone()));
         Ok(Handler::new(Arc::clone(name), generation.clone(), manifest, component, log))
     }
@@ -111,6 +115,7 @@ impl Loader {
             if let Some(serving) = &load.serving {
                 record.note(&serving.generation, serving.trial().standing());
             }
+            record.not_ready = None;
             match load.source {
                 Source::Folder => record.deployed(generation, job_types.clone(), now),
                 Source::Pinned(_) | Source::LastGood(_) => record.serving = Some(generation.clone()),

@@ -22,6 +22,8 @@ pub(crate) struct Record {
     pub(crate) pinned: Option<Generation>,
     /// What lay in the folder last and is no handler.
     pub(crate) refused: Option<Refused>,
+    /// The generation whose instances cannot be set up now, and why.
+    pub(crate) not_ready: Option<Refused>,
 }
 
 /// A generation that was served. Its pair is kept by its name.
@@ -35,7 +37,7 @@ pub(crate) struct Kept {
     pub(crate) standing: Standing,
 }
 
-/// A pair that does not load.
+/// A pair that does not load, or is not ready.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Refused {
     pub(crate) generation: Generation,

@@ -29,6 +29,12 @@ pub(crate) struct Bare {
     handler: handler::GuestIndices,
 }
 
+/// An instance of it, with its store.
+pub(crate) struct BareInstance {
+    store: Store<State>,
+    guest: handler::Guest,
+}
+
 /// What went wrong, for people.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -78,12 +84,21 @@ impl Bare {
         Ok(Bare { pre, handler })
     }
 
-    /// One attempt.
+    /// One attempt, in a fresh instance.
     ///
     /// # Errors
     ///
     /// That it did not complete.
     pub(crate) async fn attempt(&self, job: &Job) -> Result<(), BareError> {
+        self.instance().await?.attempt(job).await
+    }
+
+    /// An instance.
+    ///
+    /// # Errors
+    ///
+    /// That none could be made.
+    pub(crate) async fn instance(&self) -> Result<BareInstance, BareError> {
         let limits = StoreLimitsBuilder::new().memory_size(MEMORY_BYTES_MAX).build();
         let mut store = Store::new(self.pre.engine(), State { limits, wasi: None });
         store.limiter(|state| &mut state.limits);
@@ -91,6 +106,19 @@ impl Bare {
         store.epoch_deadline_async_yield_and_update(TICKS);
         let instance = self.pre.instantiate_async(&mut store).await?;
         let guest = self.handler.load(&mut store, &instance)?;
+        Ok(BareInstance { store, guest })
+    }
+}
+
+// === impl BareInstance ===
+
+impl BareInstance {
+    /// One attempt, after others in the same instance.
+    ///
+    /// # Errors
+    ///
+    /// That it did not complete.
+    pub(crate) async fn attempt(&mut self, job: &Job) -> Result<(), BareError> {
         // The guest is to have the same work as in a runner.
         let metadata: Vec<_> = job.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let job = handler::Job {
@@ -104,7 +132,7 @@ impl Bare {
             timeout_ms: 0,
             metadata: &metadata,
         };
-        match guest.call_handle_job(&mut store, job).await? {
+        match self.guest.call_handle_job(&mut self.store, job).await? {
             Ok(handler::Outcome::Complete(_)) => Ok(()),
             Ok(_) => Err(BareError("it answered something else than complete".to_owned())),
             Err(message) => Err(BareError(format!("it failed: {message}"))),

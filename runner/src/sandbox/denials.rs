@@ -28,6 +28,11 @@ impl Denials {
         }
     }
 
+    /// Another job begins.
+    pub(super) fn begin(&self) {
+        self.count.store(0, Ordering::Relaxed);
+    }
+
     pub(super) fn count(&self) -> u32 {
         self.count.load(Ordering::Relaxed)
     }

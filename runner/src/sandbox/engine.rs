@@ -58,7 +58,8 @@ pub(super) fn build(config: &Config, spare_bytes: u64, may_scan: bool) -> Result
     for pools in fewer {
         let places = places(config.slots, pools);
         let mut pooled = settings();
-        let pool = pool(places, config.memory_ceiling_bytes, spare_bytes, scans_pages);
+        // As many again wait for their next jobs, where instances are reused.
+        let pool = pool(2 * places, config.memory_ceiling_bytes, spare_bytes, scans_pages);
         pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         // Setting an engine up reserves its pool's address space: this is the probe.
         match (0..pools).map(|_| Engine::new(&pooled)).collect() {

@@ -1,6 +1,7 @@
 //! What a guest may call: the contract's `log` and `queue`, and a WASI in which there is nothing.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio_util::bytes::Bytes;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
@@ -32,22 +33,26 @@ pub(super) mod bindings {
     });
 }
 
-pub(super) use self::bindings::exports::sandhog::jobs::handler;
+pub(super) use self::bindings::exports::sandhog::jobs::{context, failure_hook, handler};
 use self::bindings::sandhog::jobs::{log, queue, types};
 
 /// How much of stdout or stderr a guest may write at once. It may all be line ends, and nobody can interrupt their being
 /// logged.
 const STREAM_BYTES: usize = 4 << 10;
 
-/// The host's side of one attempt.
+/// The host's side of an instance. What counts for one job begins anew with each.
 pub(super) struct Host {
     pub(super) meter: Meter,
-    job: Arc<Job>,
+    /// When what runs now is interrupted.
+    pub(super) deadline: Instant,
+    pub(super) limits: Limits,
+    /// What it works, or worked last; none while it is set up or torn down.
+    pub(super) job: Option<Arc<Job>>,
     log: Arc<dyn GuestLog>,
-    limits: Limits,
     granted: Arc<Granted>,
     calls: u64,
-    follow_ups: FollowUps,
+    /// What the guest asked to be enqueued.
+    pub(super) follow_ups: FollowUps,
     /// Made with the first line, as most attempts write none.
     lines: Option<Arc<Mutex<Lines>>>,
     /// Made with the first use, as most guests use none.
@@ -123,16 +128,43 @@ pub(super) fn not_granted(imports: &[String], grants: &Grants) -> (Vec<String>, 
 
 impl Host {
     pub(super) fn new(
-        job: Arc<Job>,
+        job: Option<Arc<Job>>,
         log: Arc<dyn GuestLog>,
         limits: &Limits,
         granted: Arc<Granted>,
         spare_bytes: u64,
+        deadline: Instant,
     ) -> Host {
         let meter = Meter::new(limits, spare_bytes);
-        let follow_ups = FollowUps::default();
-        let limits = limits.clone();
-        Host { meter, job, log, limits, granted, calls: 0, follow_ups, lines: None, wasi: None, http: None }
+        Host {
+            meter,
+            deadline,
+            limits: limits.clone(),
+            job,
+            log,
+            granted,
+            calls: 0,
+            follow_ups: FollowUps::default(),
+            lines: None,
+            wasi: None,
+            http: None,
+        }
+    }
+
+    /// Another job begins in the same instance, or what is none.
+    pub(super) fn begin(&mut self, job: Option<Arc<Job>>, deadline: Instant) {
+        self.meter.begin();
+        (self.job, self.deadline, self.calls) = (job, deadline, 0);
+        self.follow_ups = FollowUps::default();
+        self.http = None;
+        if let Some(wasi) = &mut self.wasi {
+            wasi.denials.begin();
+            wasi.sockets.begin();
+        }
+        // The guest may hold a stream that writes to them, so that they stay where they are.
+        if let Some(lines) = &self.lines {
+            *lock(lines) = self.new_lines();
+        }
     }
 
     /// Ends what the guest said, and answers its last words, if it said any.
@@ -140,11 +172,6 @@ impl Host {
         let mut lines = lock(self.lines.as_ref()?);
         lines.finish();
         lines.last_words()
-    }
-
-    /// What the guest asked to be enqueued.
-    pub(super) fn take_follow_ups(&mut self) -> FollowUps {
-        std::mem::take(&mut self.follow_ups)
     }
 
     /// How often it reached for what was not granted.
@@ -172,9 +199,14 @@ impl Host {
     }
 
     fn lines(&mut self) -> &Arc<Mutex<Lines>> {
-        self.lines.get_or_insert_with(|| {
-            Arc::new(Mutex::new(Lines::new(Arc::clone(&self.job), Arc::clone(&self.log), &self.limits)))
-        })
+        if self.lines.is_none() {
+            self.lines = Some(Arc::new(Mutex::new(self.new_lines())));
+        }
+        self.lines.as_ref().expect("they were made above")
+    }
+
+    fn new_lines(&self) -> Lines {
+        Lines::new(self.job.clone(), Arc::clone(&self.log), &self.limits)
     }
 
     fn count_call(&mut self) -> wasmtime::Result<()> {
@@ -196,7 +228,10 @@ impl log::Host for Host {
 impl queue::Host for Host {
     fn enqueue(&mut self, job: String, options: Vec<(String, String)>) -> wasmtime::Result<Result<String, String>> {
         self.count_call()?;
-        let asked = self.follow_ups.ask(&self.job, job, options, |_| false, &self.limits);
+        let Some(parent) = &self.job else {
+            return Ok(Err("set-up and tear-down are part of no job, and cannot enqueue any".to_owned()));
+        };
+        let asked = self.follow_ups.ask(parent, job, options, |_| false, &self.limits);
         Ok(asked.map_err(|refused| refused.to_string()))
     }
 }

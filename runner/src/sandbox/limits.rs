@@ -45,6 +45,13 @@ impl Meter {
         }
     }
 
+    /// Another job begins in the same memories and tables.
+    pub(super) fn begin(&mut self) {
+        for gauge in [&mut self.memory, &mut self.tables] {
+            (gauge.peak, gauge.refused) = (gauge.used, None);
+        }
+    }
+
     pub(super) fn memory_peak_bytes(&self) -> u64 {
         self.memory.peak
     }

@@ -18,7 +18,7 @@ const MESSAGE_LINES_MAX: usize = 1_000;
 
 /// The lines of one attempt.
 pub(super) struct Lines {
-    job: Arc<Job>,
+    job: Option<Arc<Job>>,
     log: Arc<dyn GuestLog>,
     line_bytes: usize,
     log_bytes: u64,
@@ -41,7 +41,7 @@ struct Partial {
 // === impl Lines ===
 
 impl Lines {
-    pub(super) fn new(job: Arc<Job>, log: Arc<dyn GuestLog>, limits: &Limits) -> Lines {
+    pub(super) fn new(job: Option<Arc<Job>>, log: Arc<dyn GuestLog>, limits: &Limits) -> Lines {
         Lines {
             job,
             log,
@@ -118,7 +118,7 @@ impl Lines {
 
     /// Says something of ours among the guest's lines.
     pub(super) fn remark(&mut self, source: Source, remark: &str) {
-        self.log.line(&self.job, source, Level::Warn, remark);
+        self.log.line(self.job.as_deref(), source, Level::Warn, remark);
     }
 
     fn end_line(&mut self, source: Source) {
@@ -151,7 +151,7 @@ impl Lines {
         match self.left.checked_sub(cost) {
             Some(left) => {
                 self.left = left;
-                self.log.line(&self.job, source, level, &line);
+                self.log.line(self.job.as_deref(), source, level, &line);
             }
             None => {
                 self.silent = true;

@@ -19,6 +19,7 @@ use super::network::Network;
 use super::pools::{Pool, Pooled};
 use super::quiet::{self, Rewritten};
 use super::refusal::LoadError;
+use super::shelf::Endings;
 use super::{Config, SandboxError, encode, instance, trap};
 use crate::generation::hex;
 use crate::grants::Grants;
@@ -33,6 +34,8 @@ pub(super) const PAGE_BYTES: u64 = 64 << 10;
 pub(super) const CONTRACT: &str = "sandhog:jobs";
 pub(super) const VERSION: &str = "1.0.0";
 pub(super) const HANDLER: &str = "sandhog:jobs/handler@1.0.0";
+pub(super) const CONTEXT: &str = "sandhog:jobs/context@1.0.0";
+pub(super) const FAILURE_HOOK: &str = "sandhog:jobs/failure-hook@1.0.0";
 
 /// How far a memory is grown before a guest asks for it, by whether the kernel is asked which pages were written.
 pub(super) fn spare_pages(scans_pages: bool) -> u32 {
@@ -71,6 +74,13 @@ pub struct Facts {
     pub table_initial_elements: Option<u64>,
 }
 
+impl Facts {
+    /// Whether it exports this interface of the contract.
+    pub fn exports_contract(&self, interface: &str) -> bool {
+        exported(&self.exports, interface).is_some()
+    }
+}
+
 /// What a file of WebAssembly is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -106,12 +116,21 @@ pub struct Inspection {
     pub error: Option<LoadError>,
 }
 
+/// What of the contract a component exports beside `handler`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Exports {
+    pub(super) context: bool,
+    pub(super) failure_hook: bool,
+}
+
 /// Makes components.
 pub(super) struct Loader {
     pools: Vec<Arc<Pool>>,
     compiled: Option<Compiled>,
     timers: tokio::runtime::Handle,
     network: Mutex<Weak<Network>>,
+    guests: tokio::runtime::Handle,
+    endings: Arc<Endings>,
     scans_pages: bool,
     spare_pages: u32,
 }
@@ -120,7 +139,10 @@ pub(super) struct Loader {
 pub(super) struct Prepared {
     /// The component in each pool.
     pub(super) pooled: Vec<Pooled>,
+    pub(super) exports: Exports,
     pub(super) timers: tokio::runtime::Handle,
+    pub(super) guests: tokio::runtime::Handle,
+    pub(super) endings: Arc<Endings>,
     /// The runtime that a guest's own waiting is on: none if it never waits in a call to the host. It is spared then what all
     /// threads would write at each attempt, the count of those who entered it.
     pub(super) waits: Option<tokio::runtime::Handle>,
@@ -146,6 +168,8 @@ impl Loader {
             compiled,
             timers: config.timers,
             network: Mutex::default(),
+            guests: config.guests,
+            endings: Arc::default(),
             scans_pages: built.scans_pages,
             spare_pages,
         })
@@ -153,6 +177,10 @@ impl Loader {
 
     pub(super) fn swap_appeared(&self) -> bool {
         self.scans_pages && engine::swap_is_listed()
+    }
+
+    pub(super) fn endings(&self) -> &Endings {
+        &self.endings
     }
 
     /// Everything from a file's bytes to a component that started once. `facts` has what was found out, even where it fails.
@@ -191,7 +219,7 @@ impl Loader {
         }
         facts.imports.clone_from(&names.imports);
         facts.exports.clone_from(&names.exports);
-        check_names(&names, grants)?;
+        let exports = check_names(&names, grants)?;
         let granted = Granted::open(grants, limits)?;
 
         let components = self.compile(bytes, encoded.as_deref().unwrap_or(bytes), facts)?;
@@ -200,32 +228,36 @@ impl Loader {
             Some(Quiet::Unchanged { .. }) | None => 0,
         };
         check_resources(&components[0], limits, spare_bytes, facts)?;
-        let pooled = self.pools.iter().zip(&components).map(|(pool, component)| pool.prepare(component, &granted));
+        let prepare = |(pool, component): (&Arc<Pool>, &_)| pool.prepare(component, exports, &granted);
+        let pooled = self.pools.iter().zip(&components).map(prepare);
         let pooled = pooled.collect::<Result<_, _>>()?;
-        let imports = |package: &str| names.imports.iter().any(|import| import.starts_with(package));
-        let timers = self.timers.clone();
-        let connects =
-            !grants.http.is_empty() && imports("wasi:http/") || !grants.tcp.is_empty() && imports("wasi:sockets/");
-        let network = connects.then(|| self.network()).transpose()?;
+        let (timers, guests, endings) = (self.timers.clone(), self.guests.clone(), Arc::clone(&self.endings));
+        let network = self.network_for(&names, grants)?;
         let waits = match &network {
             Some(network) => Some(network.handle().clone()),
-            None => imports("wasi:clocks/").then(|| timers.clone()),
+            None => imports(&names, "wasi:clocks/").then(|| timers.clone()),
         };
-        let prepared = Prepared { pooled, timers, waits, _network: network, spare_bytes, facts: facts.clone() };
+        let facts = facts.clone();
+        let prepared =
+            Prepared { pooled, exports, timers, guests, endings, waits, _network: network, spare_bytes, facts };
         instance::start_once(&prepared, limits)?;
         Ok(prepared)
     }
 
-    /// The thread for connections: one for all components that are there at a time.
-    fn network(&self) -> Result<Arc<Network>, LoadError> {
+    /// The thread for connections, if the component may have any: one for all that are there at a time.
+    fn network_for(&self, names: &Names, grants: &Grants) -> Result<Option<Arc<Network>>, LoadError> {
+        let requests = !grants.http.is_empty() && imports(names, "wasi:http/");
+        if !requests && (grants.tcp.is_empty() || !imports(names, "wasi:sockets/")) {
+            return Ok(None);
+        }
         let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(network) = network.upgrade() {
-            return Ok(network);
+            return Ok(Some(network));
         }
         let started = Network::start().map_err(|error| LoadError::Network { reason: error.to_string() })?;
         let started = Arc::new(started);
         *network = Arc::downgrade(&started);
-        Ok(started)
+        Ok(Some(started))
     }
 
     /// Compiles, or takes what is in the cache; answers the component for each pool. `file` is as it was found, `component`
@@ -277,7 +309,11 @@ impl Loader {
     }
 }
 
-fn check_names(names: &Names, grants: &Grants) -> Result<(), LoadError> {
+fn imports(names: &Names, package: &str) -> bool {
+    names.imports.iter().any(|import| import.starts_with(package))
+}
+
+fn check_names(names: &Names, grants: &Grants) -> Result<Exports, LoadError> {
     let ours = |name: &&String| name.split('/').next() == Some(CONTRACT);
     let all = || names.imports.iter().chain(&names.exports);
     let other = |name: &&String| name.split_once('@').is_some_and(|(_, version)| !version.starts_with("1."));
@@ -293,20 +329,20 @@ fn check_names(names: &Names, grants: &Grants) -> Result<(), LoadError> {
     if !missing.is_empty() {
         return Err(LoadError::Imports { names: missing });
     }
-    let exports = |interface: &str| {
-        names.exports.iter().find(|name| {
-            name.strip_prefix(CONTRACT)
-                .and_then(|name| name.strip_prefix('/')?.strip_prefix(interface)?.strip_prefix('@'))
-                .is_some()
-        })
-    };
+    let exports = |interface: &str| exported(&names.exports, interface);
     if exports("handler").is_none() {
         return Err(LoadError::NoHandler { found: names.exports.clone() });
     }
-    match exports("context").or_else(|| exports("failure-hook")) {
-        Some(export) => Err(LoadError::NotYet { export: export.clone() }),
-        None => Ok(()),
-    }
+    Ok(Exports { context: exports("context").is_some(), failure_hook: exports("failure-hook").is_some() })
+}
+
+/// The interface of the contract among the exports.
+fn exported<'a>(exports: &'a [String], interface: &str) -> Option<&'a String> {
+    let named = |name: &&String| {
+        let rest = name.strip_prefix(CONTRACT).and_then(|name| name.strip_prefix('/'));
+        rest.and_then(|name| name.split_once('@')).is_some_and(|(name, _)| name == interface)
+    };
+    exports.iter().find(named)
 }
 
 fn check_resources(

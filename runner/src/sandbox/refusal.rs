@@ -101,17 +101,13 @@ pub enum LoadError {
         /// What it exports.
         found: Vec<String>,
     },
-    /// A handler, but not of the contract's type.
-    #[error("the export `{HANDLER}` is not what it is in the contract: {reason}")]
-    HandlerTypes {
+    /// An export of the contract, but not of the contract's type.
+    #[error("the export `{export}` is not what it is in the contract: {reason}")]
+    ExportTypes {
+        /// Which.
+        export: &'static str,
         /// How it differs.
         reason: String,
-    },
-    /// An optional part of the contract.
-    #[error("exports `{export}`, which this version of the runner does not call yet")]
-    NotYet {
-        /// The export.
-        export: String,
     },
     /// It needs more than it may have, before it even runs.
     #[error("needs {wanted} {what}, where the limit is {limit}")]
@@ -134,6 +130,11 @@ pub enum LoadError {
 // === impl LoadError ===
 
 impl LoadError {
+    /// An export is not of the contract's type.
+    pub(super) fn export_types(export: &'static str, error: &wasmtime::Error) -> LoadError {
+        LoadError::ExportTypes { export, reason: format!("{error:#}") }
+    }
+
     /// What is wrong and what to do about it, in one line.
     pub fn with_hint(&self) -> String {
         self.hint().map_or_else(|| self.to_string(), |hint| format!("{self}; {hint}"))
@@ -154,11 +155,10 @@ impl LoadError {
             LoadError::NotGranted { lines, .. } => {
                 format!("write into `[grants]` of its manifest: {}", lines.join("; "))
             }
-            LoadError::ImportTypes { .. } | LoadError::HandlerTypes { .. } => {
+            LoadError::ImportTypes { .. } | LoadError::ExportTypes { .. } => {
                 format!("build it against the unchanged contract, `{CONTRACT}@{VERSION}`")
             }
             LoadError::NoHandler { .. } => "build it for the world `job-handler`".to_owned(),
-            LoadError::NotYet { .. } => "build it for the world `job-handler`, without this export".to_owned(),
             LoadError::TooBig { what: "bytes of memory", .. } => "raise `memory` in its manifest".to_owned(),
             LoadError::Folder { hint, .. } => return hint.clone(),
             LoadError::Network { .. } => {

@@ -68,6 +68,11 @@ impl Sockets {
         Sockets { grants, denials, known, asked: HashMap::new(), made: 0 }
     }
 
+    /// Another job begins: connections stay, and the next ones are counted anew.
+    pub(super) fn begin(&mut self) {
+        self.made = 0;
+    }
+
     fn of_name<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a TcpGrant> {
         self.grants.tcp.iter().filter(move |grant| matches!(&grant.host, grants::Host::Name(of) if of == name))
     }

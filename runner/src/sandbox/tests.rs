@@ -8,9 +8,12 @@ use super::*;
 use crate::clock::UnixMs;
 use crate::outcome::{Kind, RetryRequest};
 
+mod context;
 #[path = "../../../tests/it/support/guests.rs"]
 mod guests;
+mod hook;
 mod loading;
+mod reuse;
 
 static TIMERS: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
@@ -28,6 +31,7 @@ fn config() -> Config {
         memory_ceiling_bytes: 256 << 20,
         compiled_dir: None,
         timers: TIMERS.handle().clone(),
+        guests: TIMERS.handle().clone(),
     }
 }
 
@@ -51,8 +55,8 @@ struct Ear {
 }
 
 impl GuestLog for Ear {
-    fn line(&self, job: &Job, source: Source, level: Level, line: &str) {
-        assert_eq!(job.id, "7");
+    fn line(&self, job: Option<&Job>, source: Source, level: Level, line: &str) {
+        assert!(job.is_none_or(|job| job.id == "7"));
         self.heard.lock().unwrap().push((source, level, line.to_owned()));
         self.stop.cancel();
     }
@@ -339,7 +343,7 @@ fn log_is_cut_and_never_a_failure() {
 #[test]
 fn message_of_too_many_lines_is_cut() {
     let ear = Arc::new(Ear::default());
-    let mut lines = lines::Lines::new(job(""), Arc::clone(&ear) as _, &limits());
+    let mut lines = lines::Lines::new(Some(job("")), Arc::clone(&ear) as _, &limits());
     for _ in 0..2 {
         lines.message(Level::Info, &"\n".repeat(1_500));
     }
@@ -359,7 +363,7 @@ fn stdout_goes_to_the_log_by_lines() {
 fn lines_are_whole_and_printable_however_they_are_written() {
     let ear = Arc::new(Ear::default());
     let limits = Limits { log_line_bytes: 10, ..limits() };
-    let mut lines = lines::Lines::new(job(""), Arc::clone(&ear) as _, &limits);
+    let mut lines = lines::Lines::new(Some(job("")), Arc::clone(&ear) as _, &limits);
     for piece in ["a", "b\r", "\n\x1b[2J\tc\n\n0123456789", "012", "\nnaïve éé é\nend"] {
         lines.write(Source::Stdout, piece.as_bytes());
     }

@@ -75,7 +75,8 @@ fn handler(place: &Place, name: &'static str, job_types: Vec<String>) -> Handler
         expire_after: Duration::from_secs(*random.pick(&[60, 24 * 60 * 60])),
         backoff,
     };
-    let manifest = Manifest { job_types, concurrency, limits: Limits::default(), retry, grants: Grants::default() };
+    let manifest =
+        Manifest { job_types, concurrency, limits: Limits::default(), reuse: None, retry, grants: Grants::default() };
     let generation = Generation::named(&format!("g{}", random.below(1_000)));
     Handler::new(name.into(), generation, manifest, Actor { place: place.clone(), handler: name }, Arc::new(NoLog))
 }
@@ -185,5 +186,5 @@ impl Drop for Running<'_> {
 // === impl NoLog ===
 
 impl GuestLog for NoLog {
-    fn line(&self, _: &Job, _: Source, _: Level, _: &str) {}
+    fn line(&self, _: Option<&Job>, _: Source, _: Level, _: &str) {}
 }

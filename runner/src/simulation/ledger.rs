@@ -424,6 +424,7 @@ fn follows(right: &Right, failures: u32, settlement: &Settlement) -> bool {
         Some(Outcome::Complete { .. }) => matches!(disposition, Disposition::Ack { .. }),
         Some(Outcome::Reject { .. }) => matches!(disposition, Disposition::Bury(why) if why.kind == Kind::Rejected),
         Some(Outcome::Cancelled) => matches!(disposition, Disposition::Bury(why) if why.kind == Kind::Cancelled),
+        Some(Outcome::NotReady { .. }) => matches!(disposition, Disposition::Park),
         Some(Outcome::Interrupted { .. }) => matches!(disposition, Disposition::Release { started: true, .. }),
         Some(Outcome::Failed(failure)) => match disposition {
             Disposition::Bury(why) => why == failure && failures + 1 >= right.max_failures,

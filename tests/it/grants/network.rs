@@ -21,7 +21,7 @@ use crate::support::{Server, guests};
 struct Silence;
 
 impl GuestLog for Silence {
-    fn line(&self, _: &Job, _: Source, _: Level, _: &str) {}
+    fn line(&self, _: Option<&Job>, _: Source, _: Level, _: &str) {}
 }
 
 // HTTP.
@@ -40,6 +40,7 @@ fn sandbox(runtime: &Runtime) -> Sandbox {
         memory_ceiling_bytes: 256 << 20,
         compiled_dir: None,
         timers: runtime.handle().clone(),
+        guests: runtime.handle().clone(),
     };
     Sandbox::new(config).unwrap()
 }

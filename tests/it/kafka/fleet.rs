@@ -11,7 +11,8 @@ use crate::support::{Random, TestRunner, now_ms};
 pub(super) const SLOTS: usize = 4;
 
 /// With the partitions that come and go.
-const LOG: &str = "info,sandhog::queue::kafka::consumer=debug,sandhog::queue::kafka::group=debug";
+const LOG: &str =
+    "info,sandhog::queue::kafka::consumer=debug,sandhog::queue::kafka::group=debug,sandhog::queue::kafka::commit=debug";
 
 const RETRY: &str = "[retry]\nmax_failures = 3\nbackoff = { first = '20ms', factor = 1, max = '20ms' }\n";
 
@@ -22,6 +23,9 @@ const COUNTED_IN_A_MS: usize = 3;
 pub(super) const CLASSIC: &str =
     "queue.kafka.group_protocol = 'classic'\nqueue.kafka.client = { 'session.timeout.ms' = '6000' }";
 pub(super) const KIP_848: &str = "queue.kafka.group_protocol = 'consumer'";
+/// The newer protocol, with transactions.
+pub(super) const TRANSACTIONS: &str =
+    "queue.kafka.group_protocol = 'consumer'\nqueue.kafka.delivery = 'exactly-once-in-kafka'";
 
 /// Runners on one topic, each in a folder of its own.
 pub(super) struct Fleet {
@@ -83,6 +87,12 @@ impl Fleet {
     pub(super) fn kill(&mut self, member: usize) {
         self.members[member].kill();
         self.ends[member].push(now_ms());
+    }
+
+    /// SIGKILL of one that was stopped, and has done nothing since.
+    pub(super) fn kill_stopped(&mut self, member: usize, since: i64) {
+        self.members[member].kill();
+        self.ends[member].push(since);
     }
 
     /// SIGTERM, and waits until it has ended.

@@ -66,7 +66,7 @@ fn runner_that_stood_still_past_its_session_fences_itself_with_the_classic_proto
 
 fn stands_still(config: &str) {
     let Some(broker) = Broker::shared() else { return };
-    let mut fleet = Fleet::new(broker.topic(4), 2, config);
+    let mut fleet = Fleet::new(broker.topic(4).noticing_deaths(), 2, config);
     fleet.start_working();
     fleet.enqueue(1_000, 5);
     fleet.members[0].pause();

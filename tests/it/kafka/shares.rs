@@ -131,3 +131,19 @@ fn come_back(broker: &Broker, config: &str) {
     assert!(odd.is_empty(), "each ran once: {odd:?}");
     assert!((0..900).all(|id| runs.contains_key(&format!("j{id}"))), "each ran");
 }
+
+#[test]
+fn static_member_that_was_killed_waits_for_its_session_and_says_so_once() {
+    let Some(broker) = Broker::shared() else { return };
+    let config = format!("{KIP_848}\nqueue.kafka.client = {{ 'group.instance.id' = 'MEMBER' }}");
+    let mut fleet = Fleet::new(broker.topic(2), 1, &config);
+    fleet.start_working();
+    fleet.kill(0);
+    fleet.enqueue(100, 0);
+    fleet.start();
+    let account = fleet.close();
+    // Nothing was an error.
+    account.assert_adds_up();
+    assert!(fleet.members[0].says("still has a member") <= 1, "none, where its session was over by then");
+    assert_eq!(fleet.members[0].says("put this runner out"), 0);
+}

@@ -13,6 +13,23 @@ pub(crate) fn guest(name: &str) -> Vec<u8> {
     encoded(&module(&text(name), &contract(), "job-handler"))
 }
 
+/// The obedient guest with `context` and `failure-hook`, a core module. Each setting is a name of a global of `attentive.wat` and
+/// its value.
+pub(crate) fn attentive(settings: &[(&str, i64)]) -> Vec<u8> {
+    let mut more = text("attentive");
+    for (name, value) in settings {
+        for number in ["i32", "i64"] {
+            let global = |value: i64| format!("(global ${name} {number} ({number}.const {value}))");
+            more = more.replace(&global(0), &global(*value));
+        }
+    }
+    let clock = "(import \"wasi_snapshot_preview1\" \"clock_time_get\" \
+                 (func $clock (param i32 i64 i32) (result i32)))";
+    let obedient = text("obedient").replacen("(module", &format!("(module {clock}"), 1);
+    let open = obedient.trim_end().strip_suffix(')').expect("it is one module");
+    module(&format!("{open}{more})"), &contract(), "job-handler-full")
+}
+
 /// The guest that leaks handles, which imports more than the contract has.
 pub(crate) fn leaking_handles() -> Vec<u8> {
     let wit = format!(

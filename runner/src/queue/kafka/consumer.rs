@@ -42,6 +42,8 @@ pub(super) struct Consumer {
     groups: Groups,
     /// No membership is tried before.
     join_at: Instant,
+    /// A former process of this runner is still a member, and that was said.
+    waits_for_session: bool,
     /// How they are joined.
     protocol: client::Protocol,
     flight: Flight,
@@ -56,6 +58,8 @@ pub(super) struct Consumer {
     unwritable: HashSet<String>,
     /// There is more to read.
     more: bool,
+    /// When it is looked for what crowds its partition.
+    look_for_crowds_at: Instant,
     /// A thread follows what is parked.
     follows_parked: bool,
     /// It was tried to enter this runner into its state folder.
@@ -71,6 +75,7 @@ impl Consumer {
             shared,
             groups: Groups::default(),
             join_at: Instant::now(),
+            waits_for_session: false,
             flight: Flight::default(),
             suspects: Suspects::default(),
             numbers: 0,
@@ -80,6 +85,7 @@ impl Consumer {
             commit_for: Vec::new(),
             unwritable: HashSet::new(),
             more: false,
+            look_for_crowds_at: Instant::now(),
             follows_parked: false,
             entered: false,
         }
@@ -111,6 +117,7 @@ impl Consumer {
         self.keep_time();
         self.suspects.keep(self.now());
         self.meet();
+        self.set_aside();
         self.more = !self.stopped && self.take_in();
         self.hand_over();
         self.commit();

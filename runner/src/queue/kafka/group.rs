@@ -13,6 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtoc
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
+use tracing::subscriber::NoSubscriber;
 
 use super::commit::{self, Commit};
 use super::groups::Side;
@@ -21,6 +22,7 @@ use super::reader::Reader;
 use super::topics::{Role, Topics};
 use super::write::Write;
 use super::{Shared, client};
+use crate::clock::UnixMs;
 use crate::queue::QueueError;
 use crate::queue::offsets::{Blocked, Noted, Offsets};
 use crate::queue::told::Told;
@@ -100,6 +102,8 @@ pub(super) struct Partition {
     pub(super) role: Role,
     pub(super) reader: Reader,
     pub(super) offsets: Offsets,
+    /// When the last record that was read of it is due, where it waits for that: of a tier, nothing behind it is due before.
+    pub(super) next_due: Option<UnixMs>,
     /// What holds it up, the lowest offset first.
     pub(super) blocked: BTreeMap<i64, String>,
     /// Nothing more is taken from it.
@@ -229,6 +233,7 @@ impl Group {
                 role,
                 reader: Reader::new(queue, inbox),
                 offsets,
+                next_due: None,
                 blocked: BTreeMap::new(),
                 leaving: false,
                 overflows: false,
@@ -254,7 +259,11 @@ impl Group {
     /// # Errors
     ///
     /// The library refuses: the membership cannot go on.
-    pub(super) fn unassign(&mut self, list: &TopicPartitionList) -> KafkaResult<()> {
+    pub(super) fn unassign(&mut self, list: &TopicPartitionList, tenures: &[i64]) -> KafkaResult<()> {
+        for tenure in tenures {
+            self.partitions.remove(tenure);
+        }
+        self.batch.keep(|tenure| self.partitions.contains_key(&tenure));
         self.consumer.context().own.changes().pop_front();
         match self.consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => self.consumer.incremental_unassign(list),
@@ -329,6 +338,9 @@ impl Group {
         // Whoever has the last hand on it waits until the library has left, which may take long.
         let leaver = std::thread::Builder::new().name("queue-leaver".to_owned()).spawn(move || {
             answer(&consumer);
+            // Of one that a fatal error ended, the library says as an error that it cannot be closed.
+            let ended = consumer.client().fatal_error().is_some();
+            let _quiet = ended.then(|| tracing::subscriber::set_default(NoSubscriber::default()));
             drop(consumer);
         });
         if let Err(error) = leaver {
@@ -357,6 +369,12 @@ fn answer(consumer: &GroupConsumer) {
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
         self.writes.is_empty() && self.told.is_empty() && self.telling.is_empty()
+    }
+
+    /// Nobody is told any more of partitions that are not held.
+    fn keep(&mut self, held: impl Fn(i64) -> bool) {
+        self.told.retain(|(tenure, _)| held(*tenure));
+        self.telling.retain(|(tenure, _)| held(*tenure));
     }
 
     /// Whether it is worth a transaction at once. What waits for one holds up others: a runner receives so much, and no more

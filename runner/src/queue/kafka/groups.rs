@@ -97,6 +97,6 @@ impl Groups {
 
     /// Whether all that is done is committed.
     pub(super) fn are_committed(&self) -> bool {
-        self.iter().all(|group| group.batch.is_empty() && group.partitions.values().all(Partition::is_committed))
+        self.iter().flat_map(|group| group.partitions.values()).all(Partition::is_committed)
     }
 }

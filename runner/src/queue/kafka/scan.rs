@@ -97,19 +97,15 @@ impl Scan {
         Ok(parts)
     }
 
-    /// The same, each from where the group stands, with what it noted.
-    pub(crate) fn unsettled(&self, topics: &[String]) -> Result<Vec<Part>, QueueError> {
-        let mut parts = self.whole(topics)?;
-        if parts.is_empty() {
-            return Ok(parts);
-        }
+    /// Passes over what the group has settled of these parts: each begins where the group stands, with what it noted.
+    pub(crate) fn pass_over_settled(&self, parts: &mut [Part]) -> Result<(), QueueError> {
         let mut list = TopicPartitionList::with_capacity(parts.len());
-        for part in &parts {
+        for part in parts.iter() {
             list.add_partition(&part.topic, part.partition);
         }
         let failed = |e| self.explain(&e, "ask for the offsets of consumer group", &self.group);
         let committed = self.consumer.committed_offsets(list, ANSWER_WITHIN).map_err(failed)?;
-        for part in &mut parts {
+        for part in parts {
             let Some(element) = committed.find_partition(&part.topic, part.partition) else { continue };
             element.error().map_err(failed)?;
             // None is committed, or the log was cut behind it: it begins where the partition does.
@@ -117,7 +113,7 @@ impl Scan {
             part.noted = Noted::read(mark, metadata(&element));
             part.from = part.from.max(mark);
         }
-        Ok(parts)
+        Ok(())
     }
 
     /// Reads `parts`, which are one topic's, and at most about `limit` records. Where it takes no record for long although

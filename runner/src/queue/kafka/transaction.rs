@@ -22,6 +22,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long one call of the library may take. Those that run out are called again.
 const CALL: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether the library has let go of what was thrown away.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// How often a transaction is made anew that had to be aborted. The one after a refused record fails once more by itself.
 const TRIES: u32 = 3;
 
@@ -95,9 +98,9 @@ impl Transactions {
                 return Err(undone);
             }
             self.insist(deadline, |producer| producer.abort_transaction(CALL))?;
-            // Reports of what was thrown away with it.
+            // Reports of what was thrown away with it. The library counts other things too, of which no report comes.
             while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
-                self.delivered.recv_timeout(CALL).ok();
+                self.delivered.recv_timeout(LOOK).ok();
             }
             while self.delivered.try_recv().is_ok() {}
             let lasting = matches!(&undone, Undone::Refused(_, error) if is_too_large(error));

@@ -92,7 +92,7 @@ fn component_without_the_handler_is_refused() {
 fn handler_of_another_type_is_refused() {
     let wit = guests::contract().replace("max-failures: u32,", "failures-max: u32,");
     let error = refused(&module(&wit, "job-handler"));
-    assert!(matches!(error, LoadError::ImportTypes { .. } | LoadError::HandlerTypes { .. }), "{error:?}");
+    assert!(matches!(error, LoadError::ImportTypes { .. } | LoadError::ExportTypes { .. }), "{error:?}");
 }
 
 #[test]
@@ -128,15 +128,17 @@ fn import_that_is_not_offered_is_refused_by_its_name() {
 }
 
 #[test]
-fn exports_that_would_not_be_called_are_refused() {
+fn exports_of_the_contract_must_be_of_its_type() {
     let wat = guests::text("idle").replace(
         "(memory",
         r#"(func (export "sandhog:jobs/context@1.0.0#set-up") (result i32) (i32.const 0))
            (func (export "sandhog:jobs/context@1.0.0#tear-down"))
            (memory"#,
     );
-    let error = refused(&guests::module(&wat, &guests::contract(), "job-handler-with-context"));
-    assert_eq!(error, LoadError::NotYet { export: "sandhog:jobs/context@1.0.0".to_owned() });
+    let contract = guests::contract().replace("tear-down: func();", "tear-down: func() -> u32;");
+    let wat = wat.replace("#tear-down\")", "#tear-down\") (result i32) (i32.const 0)");
+    let error = refused(&guests::module(&wat, &contract, "job-handler-with-context"));
+    assert!(matches!(error, LoadError::ExportTypes { export: "sandhog:jobs/context@1.0.0", .. }), "{error:?}");
 }
 
 #[test]

@@ -66,7 +66,10 @@ impl Consumer {
             let at_once = asked || group.batch.is_full();
             commit_now(group, &mut self.flight, at_once);
         }
-        if !self.commit_for.is_empty() && self.groups.are_committed() {
+        if self.commit_for.is_empty() || self.groups.iter().any(|group| !group.batch.is_empty()) {
+            return;
+        }
+        if self.groups.are_committed() {
             for told in self.commit_for.drain(..) {
                 told.send(()).ok();
             }

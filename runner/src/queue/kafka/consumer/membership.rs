@@ -71,6 +71,9 @@ impl Consumer {
             let group = side.group(&self.shared.options);
             self.shared.hear(error, "cannot take jobs with the consumer group", &group);
         }
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnreleasedInstanceId) {
+            return self.wait_for_session(side);
+        }
         let may_choose = self.shared.options.group_protocol == GroupProtocol::Auto;
         let newer = self.groups.get(side).is_some_and(|group| group.protocol == client::Protocol::Consumer);
         if !(client::is_unsupported(error) && may_choose && newer) {
@@ -82,6 +85,19 @@ impl Consumer {
                 "the broker does not take the newer group protocol: the runner goes on with the classic one"
             );
         }
+        self.groups.take(side).map(Group::leave);
+    }
+
+    /// With the newer protocol, who is back before the session of his own former process is over is not let in.
+    fn wait_for_session(&mut self, side: Side) {
+        if !std::mem::replace(&mut self.waits_for_session, true) {
+            let name = side.group(&self.shared.options);
+            tracing::warn!(
+                "consumer group `{name}` still has a member with this runner's `group.instance.id`: its session is waited \
+                 for, which is for ever if another runner has the same"
+            );
+        }
+        self.join_at = Instant::now() + AGAIN;
         self.groups.take(side).map(Group::leave);
     }
 
@@ -129,6 +145,7 @@ impl Consumer {
 
     fn take_on(&mut self, side: Side, list: &TopicPartitionList) {
         let Some(group) = self.groups.get_mut(side) else { return };
+        self.waits_for_session = false;
         let before = self.numbers;
         let numbers = &mut self.numbers;
         let next = || {
@@ -154,6 +171,8 @@ impl Consumer {
             self.shared.right.lose(*tenure);
             if let Some(partition) = group.partitions.get_mut(tenure) {
                 partition.leaving = true;
+                let (topic, number) = (&partition.topic, partition.number);
+                tracing::debug!(kafka.topic = topic, kafka.partition = number, lost, "partition asked for");
             }
         }
         let mut held = self.flight.of(|tenure| tenures.contains(&tenure));
@@ -193,10 +212,7 @@ impl Consumer {
         for delivery in leaving.held {
             self.flight.remove(delivery);
         }
-        for tenure in &leaving.tenures {
-            group.partitions.remove(tenure);
-        }
-        let unassigned = group.unassign(&leaving.list);
+        let unassigned = group.unassign(&leaving.list, &leaving.tenures);
         self.say_tiers();
         if let Err(error) = unassigned {
             self.join_anew(side, &error);
