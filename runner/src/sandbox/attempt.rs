@@ -228,7 +228,8 @@ impl Came {
         let memory_peak_bytes = host.meter.memory_peak_bytes();
         // An attempt that did not answer has enqueued nothing.
         let follow_ups = Some(std::mem::take(&mut host.follow_ups)).filter(|_| outcome.is_answer()).unwrap_or_default();
-        Attempt { outcome, duration: bounds.started.elapsed(), memory_peak_bytes, frames, last_words, follow_ups }
+        let (duration, denied) = (bounds.started.elapsed(), host.denied());
+        Attempt { outcome, duration, memory_peak_bytes, frames, last_words, follow_ups, denied }
     }
 }
 

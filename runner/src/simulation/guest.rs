@@ -116,7 +116,7 @@ impl Actor {
         self.place.note(|| format!("ran job {number}: {outcome:?}"));
         let follow_ups = if outcome.is_answer() { follow_ups } else { FollowUps::default() };
         let duration = world.timeline.elapsed() - begun;
-        Attempt { outcome, duration, memory_peak_bytes: 0, frames: Vec::new(), last_words: None, follow_ups }
+        Attempt { outcome, duration, memory_peak_bytes: 0, frames: Vec::new(), last_words: None, follow_ups, denied: 0 }
     }
 
     /// What the attempt enqueues: nothing where all is to come to an end.
