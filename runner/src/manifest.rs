@@ -20,6 +20,8 @@ pub struct Manifest {
     pub job_types: Vec<String>,
     /// How many of its attempts run at one time. The runner's slots bound it further.
     pub concurrency: u32,
+    /// How much of the slots' time is its own while others want some too, beside theirs. From 1.
+    pub weight: u32,
     /// What an attempt may use.
     pub limits: Limits,
     /// How instances are used again; none: every attempt has an instance of its own.
@@ -29,6 +31,9 @@ pub struct Manifest {
     /// What the handler may do.
     pub grants: Grants,
 }
+
+/// A share that is larger than this is all there is.
+const WEIGHT_MAX: u32 = 1_000;
 
 /// How long an instance that is reused waits for its next job, if the manifest does not say.
 const IDLE: Duration = Duration::from_secs(60);
@@ -61,6 +66,7 @@ impl Manifest {
         Manifest {
             job_types: settings.texts("job_types", vec![stem.to_owned()]),
             concurrency,
+            weight: settings.whole("weight", 1),
             limits: Limits {
                 timeout: settings.duration("timeout", config.limits.timeout),
                 memory_bytes: settings.size("memory", config.limits.memory_bytes),
@@ -90,6 +96,9 @@ impl Manifest {
         // The default is the runner's slots, which are the operator's own word.
         settings.require("concurrency", concurrency <= most.max(config.slots), || {
             format!("{concurrency} is over the ceiling of {most} (`ceilings.concurrency`)")
+        });
+        settings.require("weight", (1..=WEIGHT_MAX).contains(&self.weight), || {
+            format!("{} is not from 1 to {WEIGHT_MAX}", self.weight)
         });
         if let Some(reuse) = &self.reuse {
             check_reuse(settings, reuse, config);
@@ -142,6 +151,7 @@ mod tests {
         let expected = Manifest {
             job_types: vec!["resize".into()],
             concurrency: 8,
+            weight: 1,
             limits: Limits::default(),
             reuse: None,
             retry: Policy::default(),
@@ -155,7 +165,7 @@ mod tests {
         let sample = DOCUMENT.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).expect("a sample");
         let manifest = manifest(sample);
         assert_eq!(manifest.job_types, ["resize", "crop"]);
-        assert_eq!(manifest.concurrency, 4);
+        assert_eq!((manifest.concurrency, manifest.weight), (4, 3));
         assert_eq!(manifest.limits.timeout, Duration::from_secs(10));
         assert_eq!(manifest.limits.memory_bytes, 256 << 20);
         assert_eq!(manifest.limits.handles, Limits::default().handles);
@@ -206,6 +216,7 @@ mod tests {
             "instances.reuse = 0",
             &["resize.toml:1: `instances.reuse` 0 lets no job run: 1 is an instance for each attempt"],
         );
+        check("weight = 0", &["resize.toml:1: `weight` 0 is not from 1 to 1000"]);
         check("timeout = 5", &["resize.toml:1: `timeout`: `5` has no unit: write `5s` for seconds"]);
     }
 

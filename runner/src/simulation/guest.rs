@@ -75,8 +75,15 @@ fn handler(place: &Place, name: &'static str, job_types: Vec<String>) -> Handler
         expire_after: Duration::from_secs(*random.pick(&[60, 24 * 60 * 60])),
         backoff,
     };
-    let manifest =
-        Manifest { job_types, concurrency, limits: Limits::default(), reuse: None, retry, grants: Grants::default() };
+    let manifest = Manifest {
+        job_types,
+        concurrency,
+        weight: 1,
+        limits: Limits::default(),
+        reuse: None,
+        retry,
+        grants: Grants::default(),
+    };
     let generation = Generation::named(&format!("g{}", random.below(1_000)));
     Handler::new(name.into(), generation, manifest, Actor { place: place.clone(), handler: name }, Arc::new(NoLog))
 }
