@@ -177,6 +177,9 @@ impl Consumer {
     fn begin_to_give_up(&mut self, side: Side, list: TopicPartitionList) {
         let Some(group) = self.groups.get_mut(side) else { return };
         let (tenures, lost) = (group.tenures(&list), group.is_lost());
+        if lost {
+            tracing::debug!("partitions lost: the group took this runner for dead");
+        }
         for tenure in &tenures {
             self.shared.right.lose(*tenure);
             if let Some(partition) = group.partitions.get_mut(tenure) {
