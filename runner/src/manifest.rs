@@ -230,8 +230,8 @@ mod tests {
     #[test]
     fn what_this_version_has_not_is_said() {
         check(
-            "[grants]\nhttp = ['x']",
-            &["resize.toml:2: `grants.http` cannot be granted: this version does not have it yet"],
+            "[grants]\nstate = true",
+            &["resize.toml:2: `grants.state` cannot be granted: this version does not have it yet"],
         );
     }
 
