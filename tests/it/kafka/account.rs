@@ -117,8 +117,11 @@ impl Account {
             let id = envelope["id"].as_str().expect("a job has an id").to_owned();
             *account.buried.entry(id).or_default() += 1;
         }
-        for record in topic.read(".retry.10s") {
-            account.aside.insert(record.envelope()["id"].as_str().expect("a job has an id").to_owned());
+        for record in [".retry.1s", ".retry.10s"].iter().flat_map(|suffix| topic.read(suffix)) {
+            let envelope = record.envelope();
+            if envelope["attempts"].as_u64().unwrap_or(0) == 0 {
+                account.aside.insert(envelope["id"].as_str().expect("a job has an id").to_owned());
+            }
         }
         for (member, (runner, deaths)) in members.iter().enumerate() {
             for (process, at) in deaths.iter().enumerate() {
