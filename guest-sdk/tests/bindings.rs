@@ -1,10 +1,11 @@
-//! The bindings in `src/bindings.rs` are made from `wit/` beforehand, so that no handler has to build a generator.
+//! The bindings in `src/bindings.rs` and `src/bindings_full.rs` are made from `wit/` beforehand, so that no handler has to build a generator.
 //!
 //! After a change of the contract: `SANDHOG_BLESS=1 cargo test --release --workspace --test bindings`.
 
 use std::path::Path;
 
 use wit_bindgen_core::{Files, WorldGenerator as _};
+use wit_bindgen_rust::WithOption;
 use wit_parser::Resolve;
 
 /// Set to anything, it makes the test write the file instead of comparing it.
@@ -13,32 +14,44 @@ const BLESS: &str = "SANDHOG_BLESS";
 #[test]
 fn bindings_are_those_of_the_contract() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let committed = root.join("src/bindings.rs");
-    let made = generate(&root.join("../wit"));
-    if std::env::var_os(BLESS).is_some() {
-        std::fs::write(&committed, made).expect("the source folder can be written");
-        return;
+    for (file, world) in [("bindings", "job-handler"), ("bindings_full", "job-handler-full")] {
+        let committed = root.join(format!("src/{file}.rs"));
+        let made = generate(&root.join("../wit"), file, world);
+        if std::env::var_os(BLESS).is_some() {
+            std::fs::write(&committed, made).expect("the source folder can be written");
+            continue;
+        }
+        let found = std::fs::read_to_string(&committed).expect("the bindings are committed");
+        assert!(
+            found == made,
+            "`guest-sdk/src/{file}.rs` is stale: run `{BLESS}=1 cargo test --release --workspace --test bindings`"
+        );
     }
-    let found = std::fs::read_to_string(&committed).expect("the bindings are committed");
-    assert!(
-        found == made,
-        "`guest-sdk/src/bindings.rs` is stale: run `{BLESS}=1 cargo test --release --workspace --test bindings`"
-    );
 }
 
-fn generate(wit: &Path) -> String {
+fn generate(wit: &Path, file: &str, world: &str) -> String {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_path(wit).expect("the contract is valid WIT");
-    let world = resolve.select_world(&[package], Some("job-handler")).expect("the contract has this world");
+    let world = resolve.select_world(&[package], Some(world)).expect("the contract has this world");
+    // What all worlds have in common is made once.
+    let common = |name: &str| {
+        let path = format!("crate::bindings::sandhog::jobs::{name}");
+        (format!("sandhog:jobs/{name}@1.0.0"), WithOption::Path(path))
+    };
+    let shared = if file == "bindings" { Vec::new() } else { ["types", "log", "queue"].map(common).to_vec() };
     let options = wit_bindgen_rust::Opts {
         format: true,
         pub_export_macro: true,
-        default_bindings_module: Some("$crate::bindings".to_owned()),
+        default_bindings_module: Some(format!("$crate::{file}")),
         runtime_path: Some("::wit_bindgen::rt".to_owned()),
+        generate_all: true,
+        with: shared,
         ..Default::default()
     };
     let mut files = Files::default();
     options.build().generate(&mut resolve, world, &mut files).expect("the world can be bound");
     let (_, text) = files.iter().next().expect("one file is made");
-    String::from_utf8(text.to_vec()).expect("Rust source is UTF-8")
+    let text = String::from_utf8(text.to_vec()).expect("Rust source is UTF-8");
+    // Macros that are exported have one name space in a crate, and both files have one for `handler`.
+    if file == "bindings" { text } else { text.replace("__export_sandhog_jobs_", "__export_full_sandhog_jobs_") }
 }

@@ -297,8 +297,9 @@ fn slow_jobs_of_one_type_do_not_keep_another_waiting() {
 fn handlers_with_a_backlog_share_the_slots_by_weight() {
     let mut runner = TestRunner::new()
         .handler("heavy", "obedient")
-        .manifest("heavy", "weight = 3")
+        .manifest("heavy", "weight = 3\nconcurrency = 20")
         .handler("light", "obedient")
+        .manifest("light", "concurrency = 20")
         .config("slots = 1");
     for job_type in ["light", "heavy"] {
         let jobs = format!("{{\"job_type\":\"{job_type}\",\"do\":\"work 5\"}}\n").repeat(80);
@@ -306,7 +307,7 @@ fn handlers_with_a_backlog_share_the_slots_by_weight() {
     }
     runner.restart(&["--until-empty"]);
     assert!(runner.wait().success());
-    let mut jobs = runner.jobs(&["--state", "completed", "--limit", "1000"]);
+    let mut jobs = runner.jobs(&["--state", "completed"]);
     jobs.sort_by_key(|job| job.started_at);
     assert_eq!(jobs.len(), 160);
     // One is loaded before the other.

@@ -399,7 +399,7 @@ impl Source {
     }
 
     fn is_generated(&self) -> bool {
-        self.path == "guest-sdk/src/bindings.rs"
+        ["guest-sdk/src/bindings.rs", "guest-sdk/src/bindings_full.rs"].contains(&self.path.as_str())
     }
 
     /// The fenced blocks of a language.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::IgnoredAny;
 use tokio_util::sync::CancellationToken;
@@ -74,7 +74,7 @@ pub(super) async fn run(
     }
     if let Some(instance) = left {
         let ends = match shelf {
-            Some(shelf) => shelf.put(instance),
+            Some(shelf) => shelf.put(instance, bounds.started + attempt.duration),
             None => Some(instance),
         };
         if let Some(ends) = ends {
@@ -137,7 +137,7 @@ pub(super) async fn set_up(component: &Component, limits: &Limits, log: &Arc<dyn
     let mut instance = Instance::new(&bounds, None, Arc::clone(log));
     ready(&mut instance, &bounds).await.map_err(|came| came.reason())?;
     let ends = match &component.shelf {
-        Some(shelf) => shelf.put(instance),
+        Some(shelf) => shelf.put(instance, Instant::now()),
         None => Some(instance),
     };
     if let Some(ends) = ends {
