@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::account::Kind;
-use super::fleet::{CLASSIC, COOPERATIVE, Fleet, KIP_848, TRANSACTIONS, pace};
+use super::fleet::{CLASSIC, Fleet, KIP_848, TRANSACTIONS, pace};
 use super::{Broker, Record};
 use crate::reload::variant;
 use crate::soak::figures::Held;
@@ -96,7 +96,7 @@ impl Soak {
     fn new(broker: Broker) -> Soak {
         let topic = broker.topic(6);
         let mut random = crate::support::Random::seeded();
-        let configs = [KIP_848, CLASSIC, COOPERATIVE, TRANSACTIONS, CLASSIC_TRANSACTIONS];
+        let configs = [KIP_848, CLASSIC, TRANSACTIONS, CLASSIC_TRANSACTIONS];
         let config = configs[random.below(configs.len() as u64)];
         eprintln!("{config}");
         let mut fleet = Fleet::new(topic, 3, config).of(Kind::Mixed);
