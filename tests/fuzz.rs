@@ -8,10 +8,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bolero::generator::bolero_generator::driver::{Options, Rng};
 use bolero::{Driver, ValueGenerator};
+use rand_xoshiro::Xoroshiro128PlusPlus;
+use rand_xoshiro::rand_core::SeedableRng;
 
-/// How long a target is tried, where the environment does not say otherwise.
-const TIME: Duration = Duration::from_secs(3);
+/// How many inputs a target is tried with, the same each time, where nobody asks for more.
+const INPUTS: u64 = 2_000;
+
+/// Asks for other inputs at each run, for so many milliseconds. It is bolero's own.
+const TIME_MS: &str = "BOLERO_RANDOM_TEST_TIME_MS";
 
 /// At most so many changes to a seed.
 const CHANGES_MAX: u8 = 6;
@@ -60,9 +66,10 @@ struct Nearly {
     seeds: Vec<Vec<u8>>,
 }
 
-/// Tries `property`, which panics where it does not hold: on the corpus in `tests/__fuzz__/TARGET/`, on `seeds`, and then for
-/// some seconds on what is nearly one of them. What it does not hold for is kept as `crashes/found`, which belongs to the
-/// corpus from then on.
+/// Tries `property`, which panics where it does not hold: on the corpus in `tests/__fuzz__/TARGET/`, on `seeds`, and then on
+/// what is nearly one of them: on the same inputs each time, so that a run says something about a change, or, where the
+/// environment asks for it, on others for as long as it says. What it does not hold for is kept as `crashes/found`, which
+/// belongs to the corpus from then on.
 pub(crate) fn fuzz(target: &str, mut seeds: Vec<Vec<u8>>, property: impl Fn(&[u8])) {
     // What a property leaves behind where it does not hold is not looked at any more.
     let property = AssertUnwindSafe(property);
@@ -74,9 +81,17 @@ pub(crate) fn fuzz(target: &str, mut seeds: Vec<Vec<u8>>, property: impl Fn(&[u8
     }
     seeds.extend(corpus(target));
     assert!(!seeds.is_empty(), "there is nothing to begin with: `{}` has no corpus", folder(target).display());
+    let nearly = Nearly { seeds };
+    if std::env::var_os(TIME_MS).is_none() {
+        for seed in 0..INPUTS {
+            let mut driver = Rng::new(Xoroshiro128PlusPlus::seed_from_u64(seed), &Options::default());
+            let input = nearly.generate(&mut driver).expect("there is a seed to begin with");
+            held(target, &input.0, &*property);
+        }
+        return;
+    }
     bolero::check!(name = format!("nearly {target}"))
-        .with_generator(Nearly { seeds })
-        .with_test_time(TIME)
+        .with_generator(nearly)
         .for_each(|input: &Input| held(target, &input.0, &*property));
 }
 

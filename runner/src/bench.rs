@@ -198,9 +198,12 @@ fn names(subjects: &[Subject], kafka: bool) -> Vec<String> {
     let mut names: Vec<String> = subjects.iter().flat_map(|subject| attempt::names(&subject.name)).collect();
     names.extend(subjects.iter().map(|subject| reused::name(&subject.name)));
     names.extend(subjects.iter().flat_map(|subject| drain::names(&subject.name)));
-    let kafka = if kafka { &kafka::NAMES[..] } else { &[] };
-    let fixed = [&enqueue::NAMES[..], &idle::NAMES, &backlog::NAMES, &start::NAMES, kafka];
+    let fixed = [&enqueue::NAMES[..], &idle::NAMES, &backlog::NAMES, &start::NAMES];
     names.extend(fixed.into_iter().flatten().map(|&name| name.to_owned()));
+    if kafka {
+        names.extend(subjects.iter().flat_map(|subject| kafka::drain_names(&subject.name)));
+        names.extend(kafka::NAMES.map(str::to_owned));
+    }
     names
 }
 

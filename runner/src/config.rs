@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::grants::Allow;
 use crate::limits::Limits;
 use crate::queue::Keep;
 use crate::retry::{Backoff, Policy};
@@ -14,6 +15,7 @@ mod environment;
 mod fault;
 mod kafka;
 pub mod quantity;
+mod raw;
 pub mod settings;
 
 pub use environment::{Environment, Flags, variable_name};
@@ -57,12 +59,14 @@ pub struct Config {
 }
 
 /// Where handlers are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HandlersConfig {
     /// The folder that is watched.
     pub dir: PathBuf,
     /// Whether a new generation that only fails is paused.
     pub brake: bool,
+    /// What manifests may grant beyond what needs nobody's leave.
+    pub allow: Allow,
 }
 
 /// The queue, and what it keeps.
@@ -176,22 +180,23 @@ impl Config {
         }
         environment.add_to(&mut settings);
         flags.add_to(&mut settings);
-        let mut config = Config::read(&mut settings, environment.cores);
+        let mut config = Config::read(&mut settings, environment);
         config.check(&mut settings);
         config.effective = settings.finish()?;
         Ok(config)
     }
 
-    fn read(settings: &mut Settings, cores: u32) -> Config {
+    fn read(settings: &mut Settings, environment: &Environment) -> Config {
         let enabled = settings.truth("enabled", true);
         let application_name = settings.text("application_name", "sandhog".to_owned());
         // Beyond 256 attempts at a time the cores are long busy, and the pool's memory is not free.
-        let slots = settings.whole("slots", cores.saturating_mul(4).clamp(1, 256));
+        let slots = settings.whole("slots", environment.cores.saturating_mul(4).clamp(1, 256));
         let drain_timeout = settings.duration("drain_timeout", Duration::from_secs(30));
         let queue = QueueConfig::read(settings, &application_name);
         let state_dir = settings.text("state_dir", queue.place.state_dir().display().to_string());
         let handlers_dir = settings.text("handlers.dir", "./handlers".to_owned());
         let brake = settings.truth("handlers.brake", true);
+        let allow = Allow::read(settings, &environment.variables);
         let (limits, body_bytes_max) = read_limits(settings);
         Config {
             enabled,
@@ -199,7 +204,7 @@ impl Config {
             slots,
             drain_timeout,
             state_dir: state_dir.into(),
-            handlers: HandlersConfig { dir: handlers_dir.into(), brake },
+            handlers: HandlersConfig { dir: handlers_dir.into(), brake, allow },
             queue,
             limits,
             body_bytes_max,
@@ -242,21 +247,31 @@ impl Config {
 
 fn read_limits(settings: &mut Settings) -> (Limits, usize) {
     let default = Limits::default();
-    let body = settings.size("limits.body", 8 << 20);
+    let body = settings.size("limits.body", default.body_bytes as u64);
+    let body_bytes = usize::try_from(body).unwrap_or(usize::MAX);
+    // A handler must be able to pass a body through, whatever the limit on bodies.
+    let passed_through = body.saturating_mul(2);
     let limits = Limits {
         timeout: settings.duration("limits.timeout", default.timeout),
         memory_bytes: settings.size("limits.memory", default.memory_bytes),
         table_elements: settings.whole("limits.table_elements", default.table_elements as u32).into(),
         handles: settings.whole("limits.handles", default.handles),
         result_bytes: settings.size("limits.result", default.result_bytes),
-        // A handler must be able to pass a body through, whatever the limit on bodies.
-        host_call_bytes: settings.size("limits.host_call", default.host_call_bytes.max(body.saturating_mul(2))),
+        host_call_bytes: settings.size("limits.host_call", default.host_call_bytes.max(passed_through)),
+        http_calls: settings.whole("limits.http_calls", default.http_calls),
+        http_request_bytes: settings.size("limits.http_request", default.http_request_bytes),
+        http_response_bytes: settings.size("limits.http_response", default.http_response_bytes),
+        http_wait: settings.duration("limits.http_wait", default.http_wait),
         host_calls: settings.whole("limits.host_calls", default.host_calls as u32).into(),
         log_bytes: settings.size("limits.log", default.log_bytes),
         log_line_bytes: usize::try_from(settings.size("limits.log_line", default.log_line_bytes as u64))
             .unwrap_or(usize::MAX),
+        body_bytes,
+        follow_ups: settings.whole("limits.follow_ups", default.follow_ups),
+        follow_up_bytes: settings.size("limits.follow_up_bytes", default.follow_up_bytes.max(passed_through)),
+        follow_up_depth: settings.whole("limits.follow_up_depth", default.follow_up_depth),
     };
-    (limits, usize::try_from(body).unwrap_or(usize::MAX))
+    (limits, body_bytes)
 }
 
 /// Reads `[retry]`, of the configuration or of a manifest.
@@ -384,7 +399,8 @@ fn read_keep(settings: &mut Settings) -> Keep {
         let (age, bytes) = (quantity::format_duration(age), quantity::format_size(bytes));
         format!("{{ age = \"{age}\", bytes = \"{bytes}\" }}")
     };
-    let none = settings.read(whole, false, nothing, |none| if *none { "0".to_owned() } else { table() });
+    let shown = |none: &bool| if *none && !overridden { "0".to_owned() } else { table() };
+    let none = settings.read(whole, false, nothing, shown);
     Keep { age: if none && !overridden { Duration::ZERO } else { age }, bytes }
 }
 

@@ -161,7 +161,7 @@ impl Dispatcher {
         }
         self.ready.notify_one();
         for delivery in unserved {
-            self.settle(delivery, Settlement { disposition: Disposition::Park, attempt: None }, None);
+            self.settle(delivery, Settlement::new(Disposition::Park, None), None);
         }
     }
 
@@ -221,7 +221,7 @@ impl Dispatcher {
         let registry = self.parts.registry.load();
         let Some(handler) = registry.get(&delivery.job.job_type).filter(|handler| !handler.is_paused()) else {
             over.after(None);
-            return self.settle(delivery, Settlement { disposition: Disposition::Park, attempt: None }, Some(turn));
+            return self.settle(delivery, Settlement::new(Disposition::Park, None), Some(turn));
         };
         if !delivery.is_held() {
             // Dropped, it is put back, unless another runner has taken it over; and `over` gives its turn back.
@@ -229,7 +229,8 @@ impl Dispatcher {
         }
         let executing = delivery.executing();
         let started_at = self.parts.clock.now();
-        let Attempt { outcome, duration, memory_peak_bytes, .. } = handler.run(&delivery.job, &self.stop).await;
+        let Attempt { outcome, duration, memory_peak_bytes, follow_ups, .. } =
+            handler.run(&delivery.job, &self.stop).await;
         drop(executing);
         let standing = handler.attempted(&outcome);
         if standing == Some(Standing::Braked) {
@@ -245,6 +246,7 @@ impl Dispatcher {
             _ => None,
         };
         let now = self.parts.clock.now();
+        let follow_ups = follow_ups.into_jobs(now);
         let disposition = retry::decide(&handler.retry, &delivery.job, outcome, started_at, now, &self.parts.jitter);
         let attempt = (disposition != Disposition::Park).then(|| AttemptRecord {
             number: delivery.job.attempt,
@@ -254,7 +256,7 @@ impl Dispatcher {
             generation: handler.generation.clone(),
             failure,
         });
-        self.settle(delivery, Settlement { disposition, attempt }, Some(turn));
+        self.settle(delivery, Settlement { disposition, attempt, follow_ups }, Some(turn));
     }
 
     /// Settles a delivery, without holding up the slot that ran it until that is durable.

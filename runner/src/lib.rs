@@ -8,10 +8,12 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
+pub mod follow_up;
 #[cfg(test)]
 #[path = "../../tests/fuzz.rs"]
 mod fuzzing;
 pub mod generation;
+pub mod grants;
 pub mod handler;
 pub mod job;
 pub mod limits;

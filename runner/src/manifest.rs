@@ -1,10 +1,12 @@
 //! A handler's manifest: `resize.toml` beside `resize.wasm`. `docs/manifest.md` has every key.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::config::settings::Settings;
 use crate::config::{self, Config, Origin, quantity};
+use crate::grants::Grants;
 use crate::job;
 use crate::limits::{Limits, Reuse};
 use crate::retry::Policy;
@@ -26,6 +28,8 @@ pub struct Manifest {
     pub reuse: Option<Reuse>,
     /// What follows an attempt.
     pub retry: Policy,
+    /// What the handler may do.
+    pub grants: Grants,
 }
 
 /// A share that is larger than this is all there is.
@@ -40,22 +44,22 @@ const IDLE_MIN: Duration = Duration::from_millis(10);
 // === impl Manifest ===
 
 impl Manifest {
-    /// Reads the manifest of the handler `stem` (`resize` for `resize.wasm`). A handler without one has the empty text.
+    /// Reads the manifest of the handler `stem` (`resize` for `resize.wasm`), which lies in `folder`. A handler without one has
+    /// the empty text.
     ///
     /// # Errors
     ///
     /// All that is wrong with it, at once.
-    pub fn parse(text: &str, stem: &str, config: &Config) -> Result<Manifest, ManifestErrors> {
+    pub fn parse(text: &str, stem: &str, folder: &Path, config: &Config) -> Result<Manifest, ManifestErrors> {
         let mut settings = Settings::default();
         settings.add_file(&format!("{stem}.toml"), text);
-        settings.refuse("grants", "cannot be used: this version grants handlers nothing yet");
-        let manifest = Manifest::read(&mut settings, stem, config);
+        let manifest = Manifest::read(&mut settings, stem, folder, config);
         manifest.check(&mut settings, config);
         settings.finish()?;
         Ok(manifest)
     }
 
-    fn read(settings: &mut Settings, stem: &str, config: &Config) -> Manifest {
+    fn read(settings: &mut Settings, stem: &str, folder: &Path, config: &Config) -> Manifest {
         let concurrency = settings.whole("concurrency", config.slots);
         let jobs = settings.whole("instances.reuse", 1);
         let idle = settings.duration("instances.idle", IDLE);
@@ -70,6 +74,7 @@ impl Manifest {
             },
             reuse: (jobs != 1).then_some(Reuse { jobs, idle, instances: concurrency }),
             retry: config::read_retry(settings, config.retry.clone()),
+            grants: Grants::read(settings, stem, folder, &config.handlers.allow),
         }
     }
 
@@ -133,11 +138,11 @@ mod tests {
     }
 
     fn manifest(text: &str) -> Manifest {
-        Manifest::parse(text, "resize", &config()).unwrap_or_else(|faults| panic!("{text}: {faults}"))
+        Manifest::parse(text, "resize", Path::new("/h"), &config()).unwrap_or_else(|faults| panic!("{text}: {faults}"))
     }
 
     fn check(text: &str, expected: &[&str]) {
-        let faults = Manifest::parse(text, "resize", &config()).expect_err(text);
+        let faults = Manifest::parse(text, "resize", Path::new("/h"), &config()).expect_err(text);
         assert_eq!(faults.0.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{text}");
     }
 
@@ -150,6 +155,7 @@ mod tests {
             limits: Limits::default(),
             reuse: None,
             retry: Policy::default(),
+            grants: Grants::default(),
         };
         assert_eq!(manifest(""), expected);
     }
@@ -216,22 +222,23 @@ mod tests {
 
     #[test]
     fn unknown_key_is_refused_with_the_nearest_name() {
-        let faults = Manifest::parse("job_type = 'a'", "resize", &config()).expect_err("there is no such key");
+        let faults =
+            Manifest::parse("job_type = 'a'", "resize", Path::new("/h"), &config()).expect_err("there is no such key");
         assert_eq!(faults.to_string(), "resize.toml:1: `job_type` is unknown (did you mean `job_types`?)");
     }
 
     #[test]
     fn what_this_version_has_not_is_said() {
         check(
-            "[grants]\nhttp = ['x']\nenv = ['y']",
-            &["resize.toml:3: `grants` cannot be used: this version grants handlers nothing yet"],
+            "[grants]\nstate = true",
+            &["resize.toml:2: `grants.state` cannot be granted: this version does not have it yet"],
         );
     }
 
     #[test]
     fn document_has_every_key() {
         let mut settings = Settings::default();
-        Manifest::read(&mut settings, "resize", &config());
+        Manifest::read(&mut settings, "resize", Path::new("/h"), &config());
         let effective = settings.finish().expect("nothing was set");
         let mut known: Vec<&str> = effective.iter().map(|effective| effective.key).collect();
         let mut documented: Vec<&str> =

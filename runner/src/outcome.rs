@@ -131,6 +131,16 @@ pub enum RetryAfter {
     },
 }
 
+// === impl Outcome ===
+
+impl Outcome {
+    /// Whether what the attempt asked for beside it comes to be: where it answered, whatever that was. Failed or broken off,
+    /// it may be made again, and would ask twice.
+    pub fn is_answer(&self) -> bool {
+        matches!(self, Outcome::Complete { .. } | Outcome::Retry(_) | Outcome::Reject { .. })
+    }
+}
+
 // === impl Failure ===
 
 impl Failure {

@@ -143,6 +143,9 @@ pub struct Settlement {
     pub disposition: Disposition,
     /// The attempt that came before it; none where there was none (parked, malformed, released unstarted).
     pub attempt: Option<AttemptRecord>,
+    /// Jobs that the attempt enqueued: added together with all else, or where it is fenced not at all. What
+    /// [`Queue::enqueue`] says of ids holds for these.
+    pub follow_ups: Vec<NewJob>,
 }
 
 /// What is kept of an attempt.
@@ -424,6 +427,15 @@ impl Drop for Delivery {
         if let Some(queue) = self.release.take() {
             queue.release(self.receipt);
         }
+    }
+}
+
+// === impl Settlement ===
+
+impl Settlement {
+    /// Of an attempt, or of none, that enqueued nothing.
+    pub fn new(disposition: Disposition, attempt: Option<AttemptRecord>) -> Settlement {
+        Settlement { disposition, attempt, follow_ups: Vec::new() }
     }
 }
 

@@ -3,23 +3,31 @@
 //!
 //! In reading order: `engine` (what is allowed at all), `file` (what a file is), `encode` (a core module becomes a
 //! component), `quiet` (so that an attempt changes no page tables), `compiled` (the cache), `pools` (one for each thread),
-//! `load` (all of these in turn), `host` (what a guest may call), `limits`, `lines` (what it says), `instance`, `attempt`
-//! (one job in one of them), `trap` (how it went wrong), `shelf` (where instances wait for their next job). `bare` is none of it, but what it is measured against.
+//! `load` (all of these in turn; `refusal` is why not), `host` (what a guest may call), `granted` (what it may do by its
+//! manifest), `http`, `sockets`, `network` (where that leads), `denials`, `limits`, `lines` (what it says), `instance`,
+//! `attempt` (one job in one of them), `trap` (how it went wrong), `shelf` (where instances wait for their next job). `bare` is
+//! none of it, but what it is measured against.
 
 mod attempt;
 pub(crate) mod bare;
 mod compiled;
+mod denials;
 mod encode;
 mod engine;
 mod file;
+mod granted;
 mod host;
+mod http;
 mod instance;
 mod limits;
 mod lines;
 mod load;
+mod network;
 mod pools;
 pub mod quiet;
+mod refusal;
 mod shelf;
+mod sockets;
 #[cfg(test)]
 mod tests;
 mod trap;
@@ -32,7 +40,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::engine::loads_at_once;
 pub(crate) use self::engine::{page_map_scan_is_safe, swap_is_listed};
-pub use self::load::{Facts, FileKind, Inspection, LoadError, Quiet};
+pub use self::load::{Facts, FileKind, Inspection, Quiet};
+pub use self::refusal::LoadError;
+use crate::follow_up::FollowUps;
+use crate::grants::Grants;
 use crate::job::Job;
 use crate::limits::{Limits, Reuse};
 use crate::outcome::Outcome;
@@ -85,6 +96,10 @@ pub struct Attempt {
     /// The last lines that a failed attempt wrote to stderr, or its last log line of level error: runtimes put their
     /// exception there.
     pub last_words: Option<String>,
+    /// What the guest asked to be enqueued, whatever its outcome.
+    pub follow_ups: FollowUps,
+    /// How often it reached for what was not granted, as far as that is seen here.
+    pub denied: u32,
 }
 
 /// Where a guest's line comes from.
@@ -154,20 +169,21 @@ impl Sandbox {
     }
 
     /// Makes a component of a file's bytes: a component, or a core module that carries its component type. Compiles it or
-    /// takes it from the cache, checks what it needs, and instantiates it once under `limits`. Blocks, up to seconds.
+    /// takes it from the cache, checks what it needs, and instantiates it once under `limits`. What it may do is what `grants`
+    /// say. Blocks, up to seconds.
     ///
     /// # Errors
     ///
     /// Says what is wrong with the file, for people.
-    pub fn load(&self, file: &[u8], limits: &Limits) -> Result<Component, LoadError> {
+    pub fn load(&self, file: &[u8], limits: &Limits, grants: &Grants) -> Result<Component, LoadError> {
         let mut facts = Facts::default();
-        Ok(Component { prepared: Arc::new(self.shared.load(file, limits, &mut facts)?), shelf: None })
+        Ok(Component { prepared: Arc::new(self.shared.load(file, limits, grants, &mut facts)?), shelf: None })
     }
 
     /// The same for people who want to know: what could be found out, even where the file would not load, and why not.
-    pub fn inspect(&self, file: &[u8], limits: &Limits) -> Inspection {
+    pub fn inspect(&self, file: &[u8], limits: &Limits, grants: &Grants) -> Inspection {
         let mut facts = Facts::default();
-        match self.shared.load(file, limits, &mut facts) {
+        match self.shared.load(file, limits, grants, &mut facts) {
             Ok(prepared) => Inspection { facts: prepared.facts, error: None },
             Err(error) => Inspection { facts, error: Some(error) },
         }

@@ -31,7 +31,10 @@ const FOUND_BEFORE: [u64; 4] = [1795323994519964, 1795323899923027, 179532391122
 /// Says which seeds to play: one to replay, with its steps.
 const SEED: &str = "SANDHOG_TEST_SEED";
 
-/// For how many seconds to go on from a random seed.
+/// How many schedules to play, the same each time, where nobody asks for more.
+const SCHEDULES: usize = 2_000;
+
+/// For how many seconds to go on from a random seed instead.
 const SECONDS: &str = "SANDHOG_TEST_SECONDS";
 
 #[test]
@@ -43,8 +46,15 @@ fn no_schedule_breaks_the_queues_word() {
         return assert_holds(&mut disk, seed, &played);
     }
     let begun = Instant::now();
-    let first = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64;
-    let for_s = Duration::from_secs(number(SECONDS).unwrap_or(3));
+    let for_s = number(SECONDS).map(Duration::from_secs);
+    let first = match for_s {
+        Some(_) => std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64,
+        None => 0,
+    };
+    let is_over = |at: usize| match for_s {
+        Some(for_s) => begun.elapsed() >= for_s,
+        None => at >= FOUND_BEFORE.len() + SCHEDULES,
+    };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (next, steps) = (AtomicUsize::new(0), AtomicU64::new(0));
     std::thread::scope(|threads| {
@@ -54,7 +64,7 @@ fn no_schedule_breaks_the_queues_word() {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let found_before = FOUND_BEFORE.get(at).copied();
-                    if found_before.is_none() && begun.elapsed() >= for_s {
+                    if found_before.is_none() && is_over(at) {
                         return;
                     }
                     let seed = found_before.unwrap_or(first + at as u64);

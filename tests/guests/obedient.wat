@@ -25,7 +25,9 @@
 ;; log N, log-line N     writes N lines; one line of N bytes
 ;; log-blank N           writes texts of N line ends each, for ever
 ;; flood                 writes lines for ever
-;; enqueue               fails with what the queue answers
+;; follow N COMMAND      enqueues N jobs of the type `follow` and does what the command says
+;; chain                 enqueues its own body and completes
+;;                       (both fail with what the queue answers, if it refuses)
 ;; wipe N                takes N pages of memory and fills them, for ever
 ;; lie                   completes with a result of 1 GiB that it does not have
 ;; bad-text, bad-log     completes with bytes that are not UTF-8; logs them
@@ -62,7 +64,7 @@
   (data (i32.const 1472) "log")
   (data (i32.const 1504) "log-line")
   (data (i32.const 1536) "flood")
-  (data (i32.const 1568) "enqueue")
+  (data (i32.const 1568) "chain")
   (data (i32.const 1600) "bad-text")
   (data (i32.const 1632) "bad-log")
   (data (i32.const 1664) "peek")
@@ -106,6 +108,8 @@
   (data (i32.const 2688) "wipe")
   (data (i32.const 2720) "lie")
   (data (i32.const 2752) "log-blank")
+  (data (i32.const 2784) "follow")
+  (data (i32.const 2816) "{\"job_type\":\"follow\",\"do\":\"complete\"}")
 
   (func $allocate (export "cabi_realloc") (param $old i32) (param $old-size i32) (param $align i32) (param $size i32)
     (result i32)
@@ -299,6 +303,9 @@
     (i32.store (i32.const 8) (local.get $length))
     (i32.const 0))
 
+  ;; err(what the queue answered)
+  (func $refused (result i32) (call $fail-with (i32.load (i32.const 516)) (i32.load (i32.const 520))))
+
   (func $render (unreachable))
   (func $recurse (param $depth i32) (result i32)
     (i32.add (call $recurse (i32.add (local.get $depth) (i32.const 1))) (i32.const 1)))
@@ -348,6 +355,21 @@
     (global.set $jobs-seen (i32.add (global.get $jobs-seen) (i32.const 1)))
     (call $find-command)
 
+    (if (call $says (i32.const 1568) (i32.const 5))
+      (then
+        (call $enqueue (local.get $body) (local.get $body-length) (i32.const 0) (i32.const 0) (i32.const 512))
+        (if (i32.load (i32.const 512)) (then (return (call $refused))))
+        (return (call $complete))))
+    (if (call $says (i32.const 2784) (i32.const 6))
+      (then
+        (local.set $start (call $number))
+        (loop $next
+          (call $enqueue (i32.const 2816) (i32.const 37) (i32.const 0) (i32.const 0) (i32.const 512))
+          (if (i32.load (i32.const 512)) (then (return (call $refused))))
+          (local.set $start (i32.sub (local.get $start) (i32.const 1)))
+          (br_if $next (i32.gt_s (local.get $start) (i32.const 0))))
+        (call $shift)
+        (call $shift)))
     (loop $again
       (if (call $says (i32.const 1920) (i32.const 5))
         (then
@@ -468,10 +490,6 @@
         (return (call $complete-with (i32.const 2220) (i32.const 1)))))
     (if (call $says (i32.const 1536) (i32.const 5))
       (then (loop $for-ever (call $log-lines (i32.const 1000)) (br $for-ever))))
-    (if (call $says (i32.const 1568) (i32.const 7))
-      (then
-        (call $enqueue (i32.const 2192) (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 512))
-        (return (call $fail-with (i32.load (i32.const 516)) (i32.load (i32.const 520))))))
     (if (call $says (i32.const 1600) (i32.const 8))
       (then (return (call $complete-with (i32.const 2112) (i32.const 2)))))
     (if (call $says (i32.const 1632) (i32.const 7))

@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use sandhog::config::{Config, Environment, Flags, quantity};
+use sandhog::grants::Grants;
 use sandhog::job::{self, Malformed};
 use sandhog::limits::Limits;
 use sandhog::manifest::Manifest;
@@ -99,9 +100,9 @@ fn what_is_taken_as_a_manifest_stays_within_the_ceilings() {
     fuzz("manifest", Vec::new(), |bytes| {
         let Ok(text) = std::str::from_utf8(bytes) else { return };
         let ceilings = &CONFIG.ceilings;
-        match Manifest::parse(text, "resize", &CONFIG) {
+        match Manifest::parse(text, "resize", Path::new("/h"), &CONFIG) {
             Ok(manifest) => {
-                let Manifest { job_types, concurrency, weight, limits, reuse, retry } = &manifest;
+                let Manifest { job_types, concurrency, weight, limits, reuse, retry, grants } = &manifest;
                 assert!(!job_types.is_empty() && job_types.iter().all(|name| job::name_fault(name).is_none()));
                 assert!((1..=ceilings.concurrency).contains(concurrency) && (1..=1_000).contains(weight));
                 assert!((Duration::from_millis(1)..=ceilings.timeout).contains(&limits.timeout));
@@ -118,6 +119,7 @@ fn what_is_taken_as_a_manifest_stays_within_the_ceilings() {
                 let rest =
                     Limits { timeout: limits.timeout, memory_bytes: limits.memory_bytes, ..CONFIG.limits.clone() };
                 assert_eq!(*limits, rest, "a manifest sets nothing else");
+                assert!(grants.http.is_empty() && grants.tcp.is_empty(), "the operator allowed none");
             }
             Err(faults) => assert!(faults.0.iter().all(|fault| fault.message.len() > 3), "{faults:?}"),
         }
@@ -155,6 +157,7 @@ fn written(config: &Config) -> String {
             writeln!(file, "{key}.{name}={}", quoted(value)).unwrap();
         }
     };
+    let keeps_nothing = config.effective.iter().any(|it| it.key == "queue.keep_completed" && it.value == "0");
     let mut file = String::new();
     let topics: Vec<String> = config.queue.kafka.topics.iter().map(|topic| quoted(&topic.name)).collect();
     writeln!(file, "queue.kafka.topics = [{}]", topics.join(", ")).unwrap();
@@ -180,7 +183,9 @@ fn written(config: &Config) -> String {
             _ if effective.value.is_empty() => continue,
             // Said by its parts, unless it is nothing.
             "queue.keep_completed" if effective.value != "0" => continue,
-            "queue.keep_completed.age" | "queue.keep_completed.bytes" if config.queue.keep.age.is_zero() => continue,
+            "queue.keep_completed.age" | "queue.keep_completed.bytes" if keeps_nothing => continue,
+            // A list.
+            "handlers.allow" => effective.value.replace("${", "$${"),
             _ => quoted(&effective.value),
         };
         writeln!(file, "{} = {value}", effective.key).unwrap();
@@ -237,8 +242,8 @@ fn components() -> Vec<Vec<u8>> {
 fn what_is_loaded_runs_an_attempt_and_what_is_not_says_why() {
     fuzz("component", components(), |bytes| {
         let limits = Limits { timeout: Duration::from_millis(100), ..Limits::default() };
-        let inspection = SANDBOX.inspect(bytes, &limits);
-        match SANDBOX.load(bytes, &limits) {
+        let inspection = SANDBOX.inspect(bytes, &limits, &Grants::default());
+        match SANDBOX.load(bytes, &limits, &Grants::default()) {
             Ok(component) => {
                 assert_eq!(inspection.error, None);
                 assert_eq!(timeless(component.facts()), timeless(&inspection.facts));

@@ -8,17 +8,23 @@ mod access;
 mod account;
 mod broker;
 mod contract;
+mod crowds;
 mod deaths;
 mod fleet;
 mod looking;
 mod mixed;
 mod outages;
+mod parked;
+mod permissions;
 mod rebalances;
 mod record;
 mod records;
+mod shares;
+mod soak;
 mod suspects;
 mod told;
 mod topic;
+mod transactions;
 mod writes;
 
 #[test]

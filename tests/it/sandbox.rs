@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sandhog::clock::UnixMs;
+use sandhog::grants::Grants;
 use sandhog::job::Job;
 use sandhog::limits::Limits;
 use sandhog::outcome::Outcome;
@@ -28,7 +29,8 @@ fn handler_gets_its_job_and_answers() {
         timers: runtime.handle().clone(),
         guests: runtime.handle().clone(),
     };
-    let component = Sandbox::new(config).unwrap().load(&guest("obedient"), &Limits::default()).unwrap();
+    let sandbox = Sandbox::new(config).unwrap();
+    let component = sandbox.load(&guest("obedient"), &Limits::default(), &Grants::default()).unwrap();
     let job = Arc::new(Job {
         id: "7".to_owned(),
         job_type: "a".to_owned(),

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use sandhog::clock::{Clock, SystemClock, UnixMs};
-use sandhog::outcome::Kind;
+use sandhog::outcome::{Disposition, Kind};
 use sandhog::queue::sqlite::{Options, SqliteQueue};
 use sandhog::queue::{Demand, Filter, Keep, NewJob, Queue, QueueError, Settled, State};
 use tempfile::TempDir;
 
+use crate::queue_contract::follow_ups::{self, with_follow_ups};
 use crate::queue_contract::{
     bury, complete, counted, demand, enqueue, exercise, named, new_job, receive_one, settle, settle_all, settling,
     within,
@@ -56,13 +57,14 @@ fn refused(dir: &TempDir) -> QueueError {
 #[tokio::test]
 async fn sqlite_keeps_the_contract_of_queues() {
     let dirs = Mutex::new(Vec::new());
-    exercise(async || {
+    let make = async || {
         let dir = TempDir::new().unwrap();
         let queue: Arc<dyn Queue> = open(&dir);
         dirs.lock().unwrap().push(dir);
         queue
-    })
-    .await;
+    };
+    exercise(make).await;
+    follow_ups::exercise(make).await;
 }
 
 #[tokio::test]
@@ -236,6 +238,27 @@ async fn parked_job_expires_only_after_its_type_was_unserved_for_long() {
 }
 
 #[tokio::test]
+async fn follow_up_whose_id_is_taken_is_not_added() {
+    let dir = TempDir::new().unwrap();
+    let queue = open(&dir);
+    let first = enqueue(&*queue, vec![new_job("t")]).await.remove(0).id;
+    enqueue(&*queue, vec![named("follow", &format!("{first}/1/2")), new_job("t")]).await;
+    let parent = receive_one(&*queue, "t").await;
+    assert_eq!(parent.job.id, first);
+    let settlement = with_follow_ups(&parent, Disposition::Ack { result: None }, 3);
+    assert_eq!(settle(&*queue, parent, settlement).await, Settled::Settled);
+    let mut received = within(queue.receive(&demand("follow", 9))).await.unwrap();
+    received.sort_by(|one, other| one.job.id.cmp(&other.job.id));
+    let made_by = |name: &str| received.iter().map(|child| child.job.metadata.iter().any(|(n, _)| n == name)).collect();
+    let made_by: Vec<bool> = made_by("parent");
+    assert_eq!(made_by, [true, false, true], "the one that was there stays as it was");
+    settle_all(&*queue, received).await;
+    // A fourth job of an id that ended names it still.
+    let shown = queue.show(&format!("{first}/1/3")).await.unwrap().unwrap();
+    assert_eq!(shown.listed.state, State::Completed);
+}
+
+#[tokio::test]
 async fn settlement_of_a_lost_job_is_refused_and_counted() {
     let dir = TempDir::new().unwrap();
     let queue = open(&dir);
@@ -247,7 +270,9 @@ async fn settlement_of_a_lost_job_is_refused_and_counted() {
     file.execute_batch("update job set state = 2; delete from runner").unwrap();
     let other = open(&dir);
     let again = receive_one(&*other, "t").await;
-    assert_eq!(settle(&*queue, delivery, complete()).await, Settled::Fenced);
+    let late = with_follow_ups(&delivery, Disposition::Ack { result: None }, 3);
+    assert_eq!(settle(&*queue, delivery, late).await, Settled::Fenced);
+    assert_eq!(counted(&*other, State::Parked).await, 0, "what is fenced brings no follow-ups");
     assert_eq!(settle(&*other, again, complete()).await, Settled::Settled);
     assert_eq!(other.stats().await.unwrap().fenced_total, Some(1));
     // It registers anew with its next receive.

@@ -57,7 +57,7 @@ pub(super) async fn measure(session: &mut Session<'_>, subject: &Subject) -> Res
 }
 
 /// So many jobs that a drain is long enough to be timed, and with a slow handler not too long.
-async fn jobs(session: &Session<'_>, subject: &Subject, bare: &Arc<Bare>) -> Result<u64> {
+pub(super) async fn jobs(session: &Session<'_>, subject: &Subject, bare: &Arc<Bare>) -> Result<u64> {
     let (bare, job) = (Arc::clone(bare), subject.job());
     let timed =
         tokio::task::spawn_blocking(move || timed(1, &job, &async |job: &Arc<Job>| Ok(bare.attempt(job).await?)));

@@ -13,8 +13,9 @@ use super::invoke::{HandlerFile, read_handler, sandbox};
 use super::terminal::{plain, plain_lines, size, took, write_json, write_pairs};
 use crate::config::{Config, quantity};
 use crate::generation::Generation;
+use crate::grants::Grants;
 use crate::manifest::Manifest;
-use crate::sandbox::{Facts, FileKind, Quiet, Sandbox};
+use crate::sandbox::{Facts, FileKind, LoadError, Quiet, Sandbox};
 
 /// Say what handlers are made of, and whether they would load.
 ///
@@ -82,8 +83,12 @@ fn check(handler: HandlerFile, sandbox: &Sandbox, config: &Config) -> Checked {
         Err(faults) => (None, faults.0.iter().map(crate::config::Fault::with_hint).collect()),
     };
     let limits = manifest.as_ref().map_or(&config.limits, |manifest| &manifest.limits);
-    let inspection = sandbox.inspect(&handler.component, limits);
-    reasons.extend(inspection.error.map(|error| error.with_hint()));
+    let nothing = Grants::default();
+    let grants = manifest.as_ref().map_or(&nothing, |manifest| &manifest.grants);
+    let inspection = sandbox.inspect(&handler.component, limits, grants);
+    // Of a manifest that is refused it is not known what it would grant.
+    let is_known = |error: &LoadError| manifest.is_some() || !matches!(error, LoadError::NotGranted { .. });
+    reasons.extend(inspection.error.filter(is_known).map(|error| error.with_hint()));
     Checked { generation: Some(generation), facts: inspection.facts, manifest, reasons }
 }
 
@@ -119,6 +124,7 @@ impl Checked {
             let memory = quantity::format_size(manifest.limits.memory_bytes);
             let limits = format!("timeout {timeout}, memory {memory}, concurrency {}", manifest.concurrency);
             add("  limits", Some(limits));
+            add("  grants", Some(manifest.grants.lines().join("\n")).filter(|lines| !lines.is_empty()));
             let reuse = manifest.reuse.as_ref();
             add(
                 "  instances",
@@ -144,6 +150,7 @@ impl Checked {
                 "concurrency": manifest.concurrency,
                 "timeout_ms": millis(manifest.limits.timeout),
                 "memory_bytes": manifest.limits.memory_bytes,
+                "grants": manifest.grants.lines(),
             })
         });
         Ok(json!({

@@ -68,7 +68,8 @@ pub(super) fn read_handler(path: &Path, config: &Config) -> anyhow::Result<Handl
         Err(e) => return Err(e).with_context(|| format!("cannot read manifest `{}`", beside.display())),
     };
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let manifest = Manifest::parse(manifest_text.as_deref().unwrap_or_default(), &stem, config);
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let manifest = Manifest::parse(manifest_text.as_deref().unwrap_or_default(), &stem, folder, config);
     Ok(HandlerFile { component, manifest_text, manifest })
 }
 
@@ -100,7 +101,7 @@ impl Invoke {
             .context("cannot start the runtime")?;
         let attempt = runtime.block_on(async {
             let component = sandbox(config)?
-                .load(&handler.component, &manifest.limits)
+                .load(&handler.component, &manifest.limits, &manifest.grants)
                 .with_context(|| format!("cannot load handler `{}`", self.handler.display()))?;
             let guest_log: Arc<dyn GuestLog> = Arc::<ShownLog>::clone(&log);
             let (stop, limits) = (CancellationToken::new(), &manifest.limits);
@@ -182,6 +183,9 @@ fn as_pairs(attempt: &Attempt, generation: &Generation) -> Vec<(&'static str, St
     if let Some(words) = &attempt.last_words {
         pairs.push(("last words", plain_lines(words)));
     }
+    if attempt.denied > 0 {
+        pairs.push(("denied", format!("{} times", attempt.denied)));
+    }
     if !attempt.frames.is_empty() {
         let frames: Vec<String> = attempt.frames.iter().map(|frame| plain(frame)).collect();
         pairs.push(("frames", frames.join("\n")));
@@ -200,6 +204,7 @@ fn as_json(attempt: &Attempt, job: &Job, generation: &Generation, log: &ShownLog
         "generation": generation,
         "frames": attempt.frames,
         "last_words": attempt.last_words,
+        "denied": attempt.denied,
         "log": log.kept.as_ref().map(|kept| kept.lock().expect("no writer panics").clone()).unwrap_or_default(),
     });
     for (name, value) in said.into_iter().filter(|(name, _)| *name != "after") {

@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::quantity;
+use super::raw::{UNCLOSED, absent, not_empty, quoted, raw};
 
 pub use super::fault::{Fault, Faults};
+pub use super::raw::{Raw, expand, scalar, string};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,25 +31,6 @@ pub enum Origin {
     Variable(String),
     /// A flag, by name.
     Flag(&'static str),
-}
-
-/// A value as it was written.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Raw {
-    /// A string. From the environment and from flags all values are.
-    Text(String),
-    /// A whole number.
-    Integer(i64),
-    /// Another number.
-    Float(f64),
-    /// A truth value.
-    Bool(bool),
-    /// A list.
-    List(Vec<Raw>),
-    /// An empty table.
-    Table,
-    /// What no setting is, by its TOML name.
-    Other(&'static str),
 }
 
 /// A setting that has a value, and where it came from.
@@ -270,6 +252,45 @@ impl Settings {
         map
     }
 
+    /// Reads a list by `parse`, whose error is a fragment that fits behind the key. One value is a list of one.
+    pub fn list<T>(&mut self, key: &'static str, parse: impl Fn(&Raw) -> Result<T, String>) -> Vec<T> {
+        let (raw, origin) = self.given.get(key).cloned().unwrap_or((Raw::List(Vec::new()), Origin::Default));
+        let items = if let Raw::List(items) = raw { items } else { vec![raw] };
+        self.effective.push(Effective { key, value: format!("{} of them", items.len()), origin: origin.clone() });
+        let mut list = Vec::new();
+        for item in items {
+            match parse(&item) {
+                Ok(item) => list.push(item),
+                Err(message) => self.fault(Some(key), Some(origin.clone()), message, None),
+            }
+        }
+        list
+    }
+
+    /// Reads a table of names that are somebody else's by `parse`, whose error is a fragment that fits behind the name's key.
+    /// The values are not shown.
+    pub fn entries<T>(
+        &mut self,
+        key: &'static str,
+        mut parse: impl FnMut(&str, &Raw) -> Result<T, String>,
+    ) -> BTreeMap<String, T> {
+        self.maps.push(key);
+        let below = format!("{key}.");
+        let given: Vec<_> = self.given.iter().filter(|(name, _)| name.starts_with(&below)).collect();
+        let given: Vec<_> =
+            given.into_iter().map(|(name, (raw, from))| (name.clone(), raw.clone(), from.clone())).collect();
+        let origin = given.first().map_or(Origin::Default, |(_, _, origin)| origin.clone());
+        let mut entries = BTreeMap::new();
+        for (name, raw, origin) in given {
+            match parse(&name[below.len()..], &raw) {
+                Ok(entry) => drop(entries.insert(name[below.len()..].to_owned(), entry)),
+                Err(message) => self.fault(Some(&name), Some(origin), message, None),
+            }
+        }
+        self.effective.push(Effective { key, value: format!("{} of them", entries.len()), origin });
+        entries
+    }
+
     /// Reads `KEY.NAME.PART` for all names, as tables in a table are written; answers each with where it came from. What else
     /// stands below `key` is a fault.
     pub fn parts_of_tables(&mut self, key: &'static str, part: &'static str) -> BTreeMap<String, (String, Origin)> {
@@ -330,28 +351,8 @@ impl Settings {
     }
 
     fn expand_text(&self, text: &str) -> Result<String, String> {
-        let (mut rest, mut expanded) = (text, String::new());
-        while let Some(at) = rest.find("${") {
-            let (before, after) = (&rest[..at], &rest[at + 2..]);
-            if let Some(before) = before.strip_suffix('$') {
-                expanded.push_str(before);
-                expanded.push_str("${");
-                rest = after;
-                continue;
-            }
-            let (name, after) =
-                after.split_once('}').ok_or_else(|| format!("`{text}` has a `${{` without its `}}`"))?;
-            let value = self.variables.get(name).ok_or_else(|| {
-                format!(
-                    "the environment has no variable `{name}` for `${{{name}}}` (a literal `${{` is written `$${{`)"
-                )
-            })?;
-            expanded.push_str(before);
-            expanded.push_str(value);
-            rest = after;
-        }
-        expanded.push_str(rest);
-        Ok(expanded)
+        let variable = |name: &str| self.variables.get(name).cloned().ok_or_else(|| absent(name));
+        expand(text, variable).map_err(|fault| if fault == UNCLOSED { format!("`{text}` {fault}") } else { fault })
     }
 
     fn note_unknown(&mut self) {
@@ -389,53 +390,6 @@ pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     // Of equals the first: `limits` stands before `ceilings`.
     let best = known.iter().rev().max_by(|a, b| closeness(a).total_cmp(&closeness(b)))?;
     (closeness(best) > 0.8).then_some(*best)
-}
-
-fn raw(value: &Spanned<DeValue<'_>>) -> Raw {
-    match value.get_ref() {
-        DeValue::String(text) => Raw::Text(text.to_string()),
-        DeValue::Integer(number) => {
-            i64::from_str_radix(number.as_str(), number.radix()).map_or(Raw::Other("number out of range"), Raw::Integer)
-        }
-        DeValue::Float(number) => number.as_str().parse().map_or(Raw::Other("number out of range"), Raw::Float),
-        DeValue::Boolean(truth) => Raw::Bool(*truth),
-        DeValue::Datetime(_) => Raw::Other("date"),
-        DeValue::Array(items) => Raw::List(items.iter().map(raw).collect()),
-        DeValue::Table(table) if table.is_empty() => Raw::Table,
-        DeValue::Table(_) => Raw::Other("table"),
-    }
-}
-
-/// A single value as text: numbers and truth values may be written as strings, since `${NAME}` can only stand in one.
-fn scalar(raw: &Raw) -> Result<String, String> {
-    match raw {
-        Raw::Text(text) => Ok(text.clone()),
-        Raw::Integer(number) => Ok(number.to_string()),
-        Raw::Float(number) => Ok(number.to_string()),
-        Raw::Bool(truth) => Ok(truth.to_string()),
-        Raw::List(_) => Err("is a list, where one value is wanted".to_owned()),
-        Raw::Table => Err("is a table, where one value is wanted".to_owned()),
-        Raw::Other(kind) => Err(format!("is a {kind}, which no setting is")),
-    }
-}
-
-fn string(raw: &Raw) -> Result<String, String> {
-    match raw {
-        Raw::Text(text) => Ok(text.clone()),
-        raw => scalar(raw).and_then(|text| Err(format!("`{text}` is no string: put it in quotes"))),
-    }
-}
-
-fn not_empty(text: String) -> Result<String, String> {
-    if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text) }
-}
-
-/// Parses `text`, and puts it in front of what is wrong with it.
-fn quoted<T>(raw: &Raw, text: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, String> {
-    if *raw == Raw::Text(String::new()) {
-        return Err("is empty".to_owned());
-    }
-    parse(text).map_err(|message| format!("`{text}` {message}"))
 }
 
 // === impl Origin ===

@@ -116,6 +116,8 @@ fn keep_completed_is_a_table_or_0() {
     let text = "queue.keep_completed = 0";
     let some = resolve(text, &[("SANDHOG_QUEUE__KEEP_COMPLETED__AGE", "5m")], &Flags::default()).expect("sound");
     assert_eq!(some.queue.keep.age, Duration::from_secs(300));
+    let shown = some.effective.iter().find(|it| it.key == "queue.keep_completed").expect("every key is shown");
+    assert_eq!(shown.value, "{ age = \"5m\", bytes = \"256MiB\" }", "what is in force");
     check(
         "queue.keep_completed = '1h'",
         "sandhog.toml:1: `queue.keep_completed` is neither 0 nor a table of `age` and `bytes`",

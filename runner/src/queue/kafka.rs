@@ -34,11 +34,13 @@ mod flight;
 mod foreign;
 mod found;
 mod group;
+mod groups;
 mod inbox;
 mod inspect;
 mod options;
 mod parked;
 pub(crate) mod progress;
+mod reader;
 pub(crate) mod record;
 mod right;
 mod scan;
@@ -53,10 +55,10 @@ pub(crate) use client::properties::check as check_properties;
 pub use options::{GroupProtocol, Guarantee, Options, Properties, Topic};
 pub(crate) use topics::Names;
 
-/// The queue in a Kafka cluster. It joins the consumer group with its first `receive`, so that people can look and enqueue
+/// The queue in a Kafka cluster. It joins the consumer groups with its first `receive`, so that people can look and enqueue
 /// beside others.
 ///
-/// Dropped, it leaves the group in the background; [`Queue::close`] waits for that.
+/// Dropped, it leaves them in the background; [`Queue::close`] waits for that.
 #[derive(Debug)]
 pub struct KafkaQueue {
     shared: Arc<Shared>,
@@ -304,7 +306,7 @@ impl Drop for Waiting<'_> {
 }
 
 fn producer(options: &Options, context: &client::Context, inbox: &Arc<Inbox>) -> Result<Producer, QueueError> {
-    let deliveries = Deliveries { inbox: Arc::clone(inbox), context: context.clone() };
+    let deliveries = client::With { context: context.clone(), own: Deliveries(Arc::clone(inbox)) };
     client::producer(options).create_with_context(deliveries).map_err(|e| client::refused(&e))
 }
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::host::{Host, handler};
 use super::instance::{Bounds, Broken, Instance};
 use super::{Attempt, Component, GuestLog, trap};
+use crate::follow_up::FollowUps;
 use crate::job::Job;
 use crate::limits::Limits;
 use crate::outcome::{Failure, Kind, Outcome, RetryRequest};
@@ -68,7 +69,8 @@ pub(super) async fn run(
     {
         let again = Bounds::new(prepared, limits, stop);
         let buried = failure.kind == Kind::Rejected || retry::is_last(job, max_failures);
-        left = report(left, job, max_failures, (&failure, buried), &again, log).await;
+        let follow_ups = &mut attempt.follow_ups;
+        left = report(left, job, max_failures, (&failure, buried), follow_ups, &again, log).await;
     }
     if let Some(instance) = left {
         let ends = match shelf {
@@ -92,12 +94,13 @@ fn failure_of(outcome: &Outcome) -> Option<Cow<'_, Failure>> {
 }
 
 /// Tells the handler of a failure: in the instance that is left of the attempt, or in another. Answers the instance if it ended
-/// that well. How it went changes nothing, and is only said.
+/// that well. What it enqueues comes to `follow_ups` then; how it went changes nothing else, and is only said.
 async fn report(
     left: Option<Instance>,
     job: &Arc<Job>,
     max_failures: u32,
     failure: (&Failure, bool),
+    follow_ups: &mut FollowUps,
     bounds: &Bounds<'_>,
     log: &Arc<dyn GuestLog>,
 ) -> Option<Instance> {
@@ -105,9 +108,12 @@ async fn report(
     let mut instance = left.unwrap_or_else(|| Instance::new(bounds, Some(Arc::clone(job)), Arc::clone(log)));
     let came = if is_ready { Ok(()) } else { ready(&mut instance, bounds).await };
     instance.begin(Some(Arc::clone(job)), bounds);
+    // Those of the attempt come first, so that each has a number of its own.
+    instance.host().follow_ups.clone_from(follow_ups);
     let came = match came {
         Ok(()) => match instance.job_failed(job, max_failures, failure, bounds).await {
             Ok(()) => {
+                *follow_ups = std::mem::take(&mut instance.host().follow_ups);
                 instance.host().finish();
                 return Some(instance);
             }
@@ -218,8 +224,12 @@ impl Came {
         {
             tracing::warn!(job.id = %job.id, attempt = job.attempt, reason = %reason, "attempt interrupted: {reason}");
         }
-        let memory_peak_bytes = instance.host().meter.memory_peak_bytes();
-        Attempt { outcome, duration: bounds.started.elapsed(), memory_peak_bytes, frames, last_words }
+        let host = instance.host();
+        let memory_peak_bytes = host.meter.memory_peak_bytes();
+        // An attempt that did not answer has enqueued nothing.
+        let follow_ups = Some(std::mem::take(&mut host.follow_ups)).filter(|_| outcome.is_answer()).unwrap_or_default();
+        let (duration, denied) = (bounds.started.elapsed(), host.denied());
+        Attempt { outcome, duration, memory_peak_bytes, frames, last_words, follow_ups, denied }
     }
 }
 

@@ -11,8 +11,9 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::host::bindings::{JobHandlerFull, sandhog::jobs};
 use super::host::handler;
-use super::load::{FileKind, LoadError, PAGE_BYTES, spare_pages};
+use super::load::{FileKind, PAGE_BYTES, spare_pages};
 use super::quiet::{self, Rewritten};
+use super::refusal::LoadError;
 use super::{encode, engine, file};
 use crate::job::Job;
 
@@ -118,6 +119,8 @@ impl BareInstance {
     ///
     /// That it did not complete.
     pub(crate) async fn attempt(&mut self, job: &Job) -> Result<(), BareError> {
+        // The guest is to have the same work as in a runner.
+        let metadata: Vec<_> = job.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let job = handler::Job {
             id: &job.id,
             job_type: &job.job_type,
@@ -127,7 +130,7 @@ impl BareInstance {
             max_failures: 1,
             enqueued_at_ms: 0,
             timeout_ms: 0,
-            metadata: &[],
+            metadata: &metadata,
         };
         match self.guest.call_handle_job(&mut self.store, job).await? {
             Ok(handler::Outcome::Complete(_)) => Ok(()),

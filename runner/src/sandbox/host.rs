@@ -8,10 +8,18 @@ use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_config::WasiConfig;
+use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
+use super::denials::Denials;
+use super::granted::Granted;
+use super::http::Http;
 use super::limits::Meter;
 use super::lines::Lines;
+use super::sockets::{self, Sockets};
 use super::{GuestLog, Level, Source};
+use crate::follow_up::FollowUps;
+use crate::grants::Grants;
 use crate::job::Job;
 use crate::limits::Limits;
 
@@ -41,11 +49,16 @@ pub(super) struct Host {
     /// What it works, or worked last; none while it is set up or torn down.
     pub(super) job: Option<Arc<Job>>,
     log: Arc<dyn GuestLog>,
+    granted: Arc<Granted>,
     calls: u64,
+    /// What the guest asked to be enqueued.
+    pub(super) follow_ups: FollowUps,
     /// Made with the first line, as most attempts write none.
     lines: Option<Arc<Mutex<Lines>>>,
     /// Made with the first use, as most guests use none.
     wasi: Option<Box<Wasi>>,
+    /// The same.
+    http: Option<Box<Http>>,
 }
 
 /// A limit of ours, by its name, that a guest ran into in a call.
@@ -56,6 +69,8 @@ pub(super) struct Exceeded(pub(super) &'static str);
 struct Wasi {
     ctx: WasiCtx,
     table: ResourceTable,
+    sockets: Sockets,
+    denials: Arc<Denials>,
 }
 
 /// A guest's stdout or stderr.
@@ -68,6 +83,9 @@ struct Stream {
 /// Everything that any guest may import.
 pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    sockets::link(linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    wasmtime_wasi_config::add_to_linker(linker, |host| WasiConfig::from(&*host.granted.config))?;
     bindings::JobHandlerFull::add_to_linker::<Host, HasSelf<Host>>(linker, |host| host)
 }
 
@@ -79,8 +97,31 @@ pub(super) fn is_linked(import: &str) -> bool {
         Some(("wasi:cli" | "wasi:io" | "wasi:clocks" | "wasi:filesystem" | "wasi:random" | "wasi:sockets", _)) => {
             version.starts_with("0.2.")
         }
+        Some(("wasi:http", "types" | "outgoing-handler")) => version.starts_with("0.2."),
+        Some(("wasi:config", "store")) => version == "0.2.0-rc.1",
         _ => false,
     }
+}
+
+/// Which imports the handler's grants do not cover, and the lines of a manifest that would grant them. What language runtimes
+/// import whether they use it or not is none of these: it denies when it is used.
+pub(super) fn not_granted(imports: &[String], grants: &Grants) -> (Vec<String>, Vec<&'static str>) {
+    let (mut names, mut lines) = (Vec::new(), Vec::new());
+    for import in imports {
+        let (granted, line) = match import.split('/').next() {
+            Some("wasi:http") => (!grants.http.is_empty(), r#"http = ["https://HOST"]"#),
+            Some("wasi:config") => (!grants.config.is_empty(), r#"config = { NAME = "VALUE" }"#),
+            Some("wasi:keyvalue") => (grants.state, "state = true"),
+            _ => continue,
+        };
+        if !granted {
+            names.push(import.clone());
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    (names, lines)
 }
 
 // === impl Host ===
@@ -90,17 +131,36 @@ impl Host {
         job: Option<Arc<Job>>,
         log: Arc<dyn GuestLog>,
         limits: &Limits,
+        granted: Arc<Granted>,
         spare_bytes: u64,
         deadline: Instant,
     ) -> Host {
         let meter = Meter::new(limits, spare_bytes);
-        Host { meter, deadline, limits: limits.clone(), job, log, calls: 0, lines: None, wasi: None }
+        Host {
+            meter,
+            deadline,
+            limits: limits.clone(),
+            job,
+            log,
+            granted,
+            calls: 0,
+            follow_ups: FollowUps::default(),
+            lines: None,
+            wasi: None,
+            http: None,
+        }
     }
 
     /// Another job begins in the same instance, or what is none.
     pub(super) fn begin(&mut self, job: Option<Arc<Job>>, deadline: Instant) {
         self.meter.begin();
         (self.job, self.deadline, self.calls) = (job, deadline, 0);
+        self.follow_ups = FollowUps::default();
+        self.http = None;
+        if let Some(wasi) = &mut self.wasi {
+            wasi.denials.begin();
+            wasi.sockets.begin();
+        }
         // The guest may hold a stream that writes to them, so that they stay where they are.
         if let Some(lines) = &self.lines {
             *lock(lines) = self.new_lines();
@@ -112,6 +172,25 @@ impl Host {
         let mut lines = lock(self.lines.as_ref()?);
         lines.finish();
         lines.last_words()
+    }
+
+    /// How often it reached for what was not granted.
+    pub(super) fn denied(&self) -> u32 {
+        self.wasi.as_ref().map_or(0, |wasi| wasi.denials.count())
+    }
+
+    /// What the attempt knows of the network, and where it is said what it may not.
+    pub(super) fn sockets_of_attempt(&mut self) -> (&mut Sockets, Arc<Denials>) {
+        let wasi = self.wasi();
+        (&mut wasi.sockets, Arc::clone(&wasi.denials))
+    }
+
+    fn wasi(&mut self) -> &mut Wasi {
+        if self.wasi.is_none() {
+            let lines = Arc::clone(self.lines());
+            self.wasi = Some(Box::new(Wasi::new(lines, &self.limits, &self.granted)));
+        }
+        self.wasi.as_deref_mut().expect("it was made above")
     }
 
     /// Says something of ours among the guest's lines.
@@ -147,39 +226,55 @@ impl log::Host for Host {
 }
 
 impl queue::Host for Host {
-    fn enqueue(&mut self, _job: String, _: Vec<(String, String)>) -> wasmtime::Result<Result<String, String>> {
+    fn enqueue(&mut self, job: String, options: Vec<(String, String)>) -> wasmtime::Result<Result<String, String>> {
         self.count_call()?;
-        if self.job.is_none() {
+        let Some(parent) = &self.job else {
             return Ok(Err("set-up and tear-down are part of no job, and cannot enqueue any".to_owned()));
-        }
-        Ok(Err("enqueueing is not granted to this handler".to_owned()))
+        };
+        let asked = self.follow_ups.ask(parent, job, options, |_| false, &self.limits);
+        Ok(asked.map_err(|refused| refused.to_string()))
     }
 }
 
 impl WasiView for Host {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        if self.wasi.is_none() {
-            let lines = Arc::clone(self.lines());
-            self.wasi = Some(Box::new(Wasi::new(lines, &self.limits)));
-        }
-        let Wasi { ctx, table } = self.wasi.as_deref_mut().expect("it was made above");
+        let Wasi { ctx, table, .. } = self.wasi();
         WasiCtxView { ctx, table }
+    }
+}
+
+impl WasiHttpView for Host {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        if self.http.is_none() {
+            let denials = Arc::clone(&self.wasi().denials);
+            self.http = Some(Box::new(Http::new(&self.granted, &denials, &self.limits)));
+        }
+        let wasi = self.wasi.as_deref_mut().expect("it was made above");
+        self.http.as_deref_mut().expect("it was made above").view(&mut wasi.table)
     }
 }
 
 // === impl Wasi ===
 
 impl Wasi {
-    /// No files, no environment, no network, nothing to read: only the time, random numbers, stdout and stderr.
-    fn new(lines: Arc<Mutex<Lines>>, limits: &Limits) -> Wasi {
-        let ctx = WasiCtx::builder()
+    /// The time, random numbers, stdout and stderr, and what is granted. Else no files, no environment, no network, nothing to
+    /// read.
+    fn new(lines: Arc<Mutex<Lines>>, limits: &Limits, granted: &Granted) -> Wasi {
+        let mut builder = WasiCtx::builder();
+        for (name, value) in &granted.grants.env {
+            builder.env(name, value.expose());
+        }
+        let denials = Denials::new(Arc::clone(&lines));
+        let sockets = Sockets::new(&granted.grants, &denials, &mut builder);
+        let mut ctx = builder
             .stdout(Stream { source: Source::Stdout, lines: Arc::clone(&lines) })
             .stderr(Stream { source: Source::Stderr, lines })
             .max_random_size(limits.host_call_bytes)
             .build();
+        ctx.filesystem().clone_from(&granted.filesystem);
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles as usize);
-        Wasi { ctx, table }
+        Wasi { ctx, table, sockets, denials }
     }
 }
 

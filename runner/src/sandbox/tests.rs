@@ -21,7 +21,7 @@ static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| Sandbox::new(config()).unwr
 static OBEDIENT: LazyLock<Component> = LazyLock::new(|| load("obedient"));
 static PREVIEW1: LazyLock<Component> = LazyLock::new(|| {
     let module = guests::module(&guests::text("preview1"), &guests::contract(), "job-handler");
-    SANDBOX.load(&module, &limits()).unwrap()
+    SANDBOX.load(&module, &limits(), &Grants::default()).unwrap()
 });
 
 fn config() -> Config {
@@ -36,7 +36,7 @@ fn config() -> Config {
 }
 
 fn load(guest: &str) -> Component {
-    SANDBOX.load(&guests::guest(guest), &limits()).unwrap()
+    SANDBOX.load(&guests::guest(guest), &limits(), &Grants::default()).unwrap()
 }
 
 fn limits() -> Limits {
@@ -138,8 +138,10 @@ fn result_or_changed_body_over_the_limit_is_a_failure() {
 
 #[test]
 fn enqueueing_is_refused() {
-    let attempt = run(&OBEDIENT, "enqueue", &limits()).0;
-    check_failure(&attempt, Kind::Error, "enqueueing is not granted to this handler");
+    let Outcome::Failed(failure) = outcome("follow 1 complete", &limits()) else { panic!("it was not refused") };
+    assert!(failure.message.starts_with("enqueueing `follow` is not granted to this handler"), "{failure:?}");
+    let Outcome::Failed(failure) = outcome("chain", &limits()) else { panic!("it was not refused") };
+    assert!(failure.message.starts_with("the job is malformed: not JSON"), "{failure:?}");
 }
 
 #[test]
@@ -242,7 +244,7 @@ fn attempt_is_interrupted_when_the_runner_stops() {
 fn attempt_without_a_free_sandbox_is_interrupted() {
     let sandbox = Sandbox::new(Config { slots: 1, ..config() }).unwrap();
     let module = guests::module(&guests::text("preview1"), &guests::contract(), "job-handler");
-    let component = sandbox.load(&module, &limits()).unwrap();
+    let component = sandbox.load(&module, &limits(), &Grants::default()).unwrap();
     let runtime = Builder::new_current_thread().build().unwrap();
     let attempts = runtime.block_on(async {
         let mut attempts = tokio::task::JoinSet::new();
@@ -263,7 +265,7 @@ fn attempt_without_a_free_sandbox_is_interrupted() {
 #[test]
 fn sandbox_without_room_for_a_pool_works_on_demand() {
     let sandbox = Sandbox::new(Config { slots: 1_000_000, ..config() }).unwrap();
-    let component = sandbox.load(&guests::guest("obedient"), &limits()).unwrap();
+    let component = sandbox.load(&guests::guest("obedient"), &limits(), &Grants::default()).unwrap();
     assert_eq!(run(&component, "result 1", &limits()).0.outcome, complete("1"));
     check_failure(&run(&component, "trap", &limits()).0, Kind::Trap, "unreachable at render");
     assert!(!sandbox.swap_appeared());
@@ -310,7 +312,7 @@ fn table_over_the_limit_is_a_failure() {
 
 #[test]
 fn handles_over_the_limit_are_a_failure() {
-    let component = SANDBOX.load(&guests::leaking_handles(), &limits()).unwrap();
+    let component = SANDBOX.load(&guests::leaking_handles(), &limits(), &Grants::default()).unwrap();
     let attempt = run(&component, "", &Limits { handles: 50, ..limits() }).0;
     check_failure(&attempt, Kind::Limit("handles".into()), "more than 50 handles");
 }

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::ledger;
 use super::tasks::GuestPanic;
 use super::world::{Mood, Place};
 use crate::clock::Clock;
+use crate::follow_up::FollowUps;
 use crate::generation::Generation;
+use crate::grants::Grants;
 use crate::handler::{Guest, Handler};
 use crate::job::Job;
 use crate::limits::Limits;
@@ -72,7 +75,15 @@ fn handler(place: &Place, name: &'static str, job_types: Vec<String>) -> Handler
         expire_after: Duration::from_secs(*random.pick(&[60, 24 * 60 * 60])),
         backoff,
     };
-    let manifest = Manifest { job_types, concurrency, weight: 1, limits: Limits::default(), reuse: None, retry };
+    let manifest = Manifest {
+        job_types,
+        concurrency,
+        weight: 1,
+        limits: Limits::default(),
+        reuse: None,
+        retry,
+        grants: Grants::default(),
+    };
     let generation = Generation::named(&format!("g{}", random.below(1_000)));
     Handler::new(name.into(), generation, manifest, Actor { place: place.clone(), handler: name }, Arc::new(NoLog))
 }
@@ -95,13 +106,13 @@ impl Guest for Actor {
 impl Actor {
     async fn act(&self, job: &Arc<Job>, max_failures: u32, stop: &CancellationToken) -> Attempt {
         let Place { world, process, .. } = &self.place;
-        let digits: String = job.body.chars().take_while(char::is_ascii_digit).collect();
-        let number = digits.parse().expect("a body begins with its job's number");
+        let number = ledger::number(&job.body);
         let key = world.ledger().runs(*process, self.handler, max_failures, number, job);
         self.place
             .note(|| format!("runs job {number} ({}/{}) in {}, attempt {}", key.0, key.1, self.handler, job.attempt));
         let mut running = Running { actor: self, key, outcome: None };
         let begun = world.timeline.elapsed();
+        let follow_ups = self.follow_ups(job, key);
         let pause = self.pause();
         let outcome = tokio::select! {
             biased;
@@ -110,8 +121,30 @@ impl Actor {
         };
         running.outcome = Some(outcome.clone());
         self.place.note(|| format!("ran job {number}: {outcome:?}"));
+        let follow_ups = if outcome.is_answer() { follow_ups } else { FollowUps::default() };
         let duration = world.timeline.elapsed() - begun;
-        Attempt { outcome, duration, memory_peak_bytes: 0, frames: Vec::new(), last_words: None }
+        Attempt { outcome, duration, memory_peak_bytes: 0, frames: Vec::new(), last_words: None, follow_ups, denied: 0 }
+    }
+
+    /// What the attempt enqueues: nothing where all is to come to an end.
+    fn follow_ups(&self, job: &Job, key: (i64, i64)) -> FollowUps {
+        let Place { world, process, .. } = &self.place;
+        let random = &world.random;
+        let mut follow_ups = FollowUps::default();
+        if world.mood() > Mood::Wild || !random.one_in(4) {
+            return follow_ups;
+        }
+        for _ in 0..=random.below(3) {
+            let id = random.one_in(4).then(|| format!("id-{}", random.below(5)));
+            let number = world.ledger().asks(*process, key, id.is_some());
+            let body = format!(r#"{{"n":{number},"job_type":"{}"}}"#, random.pick(&TYPES));
+            let mut options = Vec::new();
+            options.extend(id.filter(|id| *id != job.id).map(|id| ("id".to_owned(), id)));
+            options.extend(random.one_in(4).then(|| ("after-ms".to_owned(), random.below(10_000).to_string())));
+            follow_ups.ask(job, body, options, |_| true, &Limits::default()).expect("it may enqueue all");
+            self.place.note(|| format!("enqueues job {number}"));
+        }
+        follow_ups
     }
 
     /// How long the attempt takes.

@@ -6,13 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+pub(crate) use self::asked::number;
+use self::asked::{Answer, Asked, numbered};
 use self::change::{Change, How};
 use crate::clock::UnixMs;
 use crate::job::Job;
 use crate::outcome::{Disposition, Kind, Outcome, RetryAfter};
 use crate::queue::sqlite::simulation::Row;
-use crate::queue::{Delivery, Demand, Enqueued, QueueError, Receipt, Settled, Settlement};
+use crate::queue::{Delivery, Demand, Receipt, Settled, Settlement};
 
+mod asked;
 mod change;
 
 /// A runner that renewed its lease less than this ago is alive.
@@ -34,6 +37,8 @@ pub(crate) struct Ledger {
     pub(crate) touched: BTreeSet<i64>,
     /// The last delivery whose execution began.
     last_started: Option<Key>,
+    /// Follow-up jobs that must come with what a writer's piece of work settled.
+    due: Vec<usize>,
     /// Answers to settlements that were not looked at yet.
     answers: Vec<(Receipt, Settled)>,
     faults: Vec<String>,
@@ -41,22 +46,6 @@ pub(crate) struct Ledger {
 
 /// A record and a fence.
 type Key = (i64, i64);
-
-/// What was asked of the queue when a job was enqueued, and what became of that.
-#[derive(Debug)]
-struct Asked {
-    process: usize,
-    run_at: Option<UnixMs>,
-    answer: Option<Answer>,
-    ended: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    Accepted,
-    Duplicate,
-    Refused,
-}
 
 /// The right to a job that a claim gives.
 #[derive(Debug, Default)]
@@ -68,6 +57,9 @@ struct Right {
     executed: bool,
     max_failures: u32,
     outcome: Option<Outcome>,
+    /// The jobs that its attempt enqueued, and those of them that are settled with it.
+    asked: Vec<usize>,
+    published: Vec<usize>,
     fate: Option<Fate>,
     how: Option<How>,
 }
@@ -177,26 +169,6 @@ impl Ledger {
     /// The records of dead letters.
     pub(crate) fn dead(&self) -> Vec<i64> {
         self.rows.values().filter(|row| row.state == 4).map(|row| row.record).collect()
-    }
-
-    pub(crate) fn enqueues(&mut self, process: usize, number: usize, run_at: Option<UnixMs>) {
-        self.jobs.insert(number, Asked { process, run_at, answer: None, ended: false });
-    }
-
-    pub(crate) fn enqueued(&mut self, numbers: &[usize], answer: &Result<Vec<Enqueued>, QueueError>) {
-        for (at, number) in numbers.iter().enumerate() {
-            let (row, job) = (self.rows.values().find(|row| row.number == *number), &self.jobs[number]);
-            let answer = match answer {
-                Ok(answers) if answers[at].duplicate => Answer::Duplicate,
-                Ok(_) => Answer::Accepted,
-                Err(_) => Answer::Refused,
-            };
-            if (answer == Answer::Accepted) != (row.is_some() || job.ended) {
-                self.faults
-                    .push(format!("the enqueue of job {number} was answered {answer:?}, and its row is {row:?}"));
-            }
-            self.jobs.get_mut(number).unwrap().answer = Some(answer);
-        }
     }
 
     pub(crate) fn received(&mut self, process: usize, asked: &Demand, deliveries: Option<&[Delivery]>) {
@@ -312,6 +284,16 @@ impl Ledger {
         {
             self.faults.push(format!("{:?} does not follow from {right:?} of {row:?}", settlement.disposition));
         }
+        let publishes = right.outcome.as_ref().is_some_and(Outcome::is_answer);
+        let expected: &[usize] = if publishes { &right.asked } else { &[] };
+        let published: Vec<(usize, Option<UnixMs>)> = settlement.follow_ups.iter().map(numbered).collect();
+        if !published.iter().map(|(number, _)| number).eq(expected) {
+            self.faults.push(format!("{:?} is settled with the jobs {published:?}, and asked for {expected:?}", key));
+        }
+        right.published = published.iter().map(|(number, _)| *number).collect();
+        for (number, run_at) in published {
+            self.jobs.get_mut(&number).expect("an attempt asked for it").run_at = run_at;
+        }
         right.fate = Some(Fate::Settled(settlement.clone()));
         self.processes[process].unanswered += 1;
     }
@@ -354,30 +336,43 @@ impl Ledger {
         let rows: BTreeMap<i64, Row> = rows.into_iter().map(|row| (row.record, row)).collect();
         let old = std::mem::take(&mut self.rows);
         let records: BTreeSet<i64> = old.keys().chain(rows.keys()).copied().collect();
-        for record in records {
+        let changes = records.into_iter().flat_map(|record| {
             let (before, after) = (old.get(&record), rows.get(&record));
             // The record of a row that is gone may come again.
             let another = before.zip(after).is_some_and(|(before, after)| before.number != after.number);
-            let changes = if another { [(before, None), (None, after)] } else { [(before, after), (None, None)] };
-            for (before, after) in changes.into_iter().filter(|(before, after)| before != after) {
-                let change = Change { ledger: self, process, runner, closed, now, runners: &runners };
-                match change.explain(before, after) {
-                    Ok(explained) => self.enter(before, after, explained),
-                    Err(why) => self.faults.push(format!("{why}: {before:?} became {after:?}")),
-                }
+            if another { [(before, None), (None, after)] } else { [(before, after), (None, None)] }
+        });
+        let changes = changes.filter(|(before, after)| before != after);
+        // What comes may follow from what was settled.
+        let (come, changed): (Vec<_>, Vec<_>) = changes.partition(|(before, _)| before.is_none());
+        for (before, after) in changed.into_iter().chain(come) {
+            let change = Change { ledger: self, process, runner, closed, now, runners: &runners };
+            match change.explain(before, after) {
+                Ok(explained) => self.enter(before, after, explained),
+                Err(why) => self.faults.push(format!("{why}: {before:?} became {after:?}")),
             }
         }
         self.rows = rows;
+        self.miss();
     }
 
     /// Writes down how a row changed.
     fn enter(&mut self, before: Option<&Row>, after: Option<&Row>, how: Option<How>) {
         if let (Some(how), Some(before)) = (how, before) {
-            self.rights.get_mut(&(before.record, before.fence)).expect("it was claimed").how = Some(how);
+            let right = self.rights.get_mut(&(before.record, before.fence)).expect("it was claimed");
+            right.how = Some(how);
+            if how == How::Applied {
+                self.due.extend(&right.published);
+            }
         }
         let row = after.or(before).expect("a change is of something");
         let ended = after.is_none_or(|after| after.state >= 4);
-        self.jobs.get_mut(&row.number).expect("every row was asked for").ended = ended;
+        let job = self.jobs.get_mut(&row.number).expect("every row was asked for");
+        job.ended = ended;
+        if before.is_none() && job.follow_up.is_some() {
+            job.answer = Some(Answer::Accepted);
+            self.due.retain(|number| *number != row.number);
+        }
         if let Some(after) = after.filter(|after| after.state == 3) {
             let right = Right { alone: after.counts.deaths >= 2, ..Right::default() };
             self.rights.insert((after.record, after.fence), right);

@@ -5,27 +5,27 @@ use std::time::{Duration, Instant};
 use super::Topic;
 use super::account::{Account, Kind};
 use crate::eventually;
-use crate::support::{Random, TestRunner, now_ms};
+use crate::support::{Random, TestRunner, now_ms, patience, pause};
 
 /// How many attempts a runner executes at a time here.
 pub(super) const SLOTS: usize = 4;
 
 /// With the partitions that come and go.
-const LOG: &str = "info,sandhog::queue::kafka::consumer=debug,sandhog::queue::kafka::group=debug";
+const LOG: &str =
+    "info,sandhog::queue::kafka::consumer=debug,sandhog::queue::kafka::group=debug,sandhog::queue::kafka::commit=debug";
 
 const RETRY: &str = "[retry]\nmax_failures = 3\nbackoff = { first = '20ms', factor = 1, max = '20ms' }\n";
 
 /// So many millions a guest counts in a millisecond, on a machine that is neither new nor old.
 const COUNTED_IN_A_MS: usize = 3;
 
-/// What both protocols need to notice a death as soon as the tests' broker lets them. Each topic is shared by itself, so that
-/// every member has some of the jobs.
-pub(super) const CLASSIC: &str = "queue.kafka.group_protocol = 'classic'
-queue.kafka.client = { 'session.timeout.ms' = '6000', 'partition.assignment.strategy' = 'range' }";
-/// The same as it is where nothing is set: who keeps a partition goes on with it, and some may have few of the jobs.
-pub(super) const COOPERATIVE: &str =
+/// What both protocols need to notice a death as soon as the tests' broker lets them.
+pub(super) const CLASSIC: &str =
     "queue.kafka.group_protocol = 'classic'\nqueue.kafka.client = { 'session.timeout.ms' = '6000' }";
 pub(super) const KIP_848: &str = "queue.kafka.group_protocol = 'consumer'";
+/// The newer protocol, with transactions.
+pub(super) const TRANSACTIONS: &str =
+    "queue.kafka.group_protocol = 'consumer'\nqueue.kafka.delivery = 'exactly-once-in-kafka'";
 
 /// Runners on one topic, each in a folder of its own.
 pub(super) struct Fleet {
@@ -36,19 +36,22 @@ pub(super) struct Fleet {
     ends: Vec<Vec<i64>>,
     /// How many jobs were acknowledged.
     pub(super) accepted: usize,
+    /// Whether a job's end is committed soon: not where brokers die as well.
+    pub(super) commits_soon: bool,
     pub(super) random: Random,
 }
 
 // === impl Fleet ===
 
 impl Fleet {
-    /// So many runners, none of which is started. `config` is more of their configuration.
+    /// So many runners, none of which is started. `config` is more of their configuration, in which `MEMBER` is their number.
     pub(super) fn new(topic: Topic, members: usize, config: &str) -> Fleet {
         let config = format!("slots = {SLOTS}\nlog.level = '{LOG}'\n{config}");
-        let member = |_| topic.runner(&config).handler("obey", "obedient").manifest("obey", RETRY);
+        let config = |member: usize| config.replace("MEMBER", &format!("member-{member}"));
+        let member = |member| topic.runner(&config(member)).handler("obey", "obedient").manifest("obey", RETRY);
         let members: Vec<TestRunner> = (0..members).map(member).collect();
         let ends = vec![Vec::new(); members.len()];
-        Fleet { topic, kind: Kind::Plain, members, ends, accepted: 0, random: Random::seeded() }
+        Fleet { topic, kind: Kind::Plain, members, ends, accepted: 0, commits_soon: true, random: Random::seeded() }
     }
 
     /// The same, for jobs of that kind.
@@ -62,6 +65,14 @@ impl Fleet {
         let (kind, most) = (self.kind, ms * COUNTED_IN_A_MS);
         let records = (self.accepted..self.accepted + jobs).map(|id| kind.job(id, (id * 7) % (most + 1)));
         self.accepted += self.topic.send(records).len();
+    }
+
+    /// Adds jobs for later, with the runner's own command.
+    pub(super) fn schedule(&mut self, jobs: usize, after: &str) {
+        let line =
+            |id| String::from_utf8(self.kind.job(id, 0).value().expect("it has one").to_vec()).expect("it is text");
+        let lines: Vec<String> = (self.accepted..self.accepted + jobs).map(line).collect();
+        self.accepted += self.members[0].enqueue_lines(lines.join("\n"), &["--after", after]).len();
     }
 
     /// Starts all that do not run.
@@ -88,6 +99,12 @@ impl Fleet {
         self.ends[member].push(now_ms());
     }
 
+    /// SIGKILL of one that was stopped, and has done nothing since.
+    pub(super) fn kill_stopped(&mut self, member: usize, since: i64) {
+        self.members[member].kill();
+        self.ends[member].push(since);
+    }
+
     /// SIGTERM, and waits until it has ended.
     pub(super) fn stop(&mut self, member: usize) {
         assert!(self.members[member].stop().success());
@@ -112,8 +129,12 @@ impl Fleet {
     pub(super) fn run_out(&self) {
         while self.topic.left() > 0 {
             // To count what is left of many costs more than to wait for some of it.
-            let said = self.said();
-            eventually!(self.said() > said + 500 || self.topic.left() == 0);
+            let (said, began) = (self.said(), Instant::now());
+            while self.said() <= said + 500 && self.topic.left() > 0 {
+                // A request that was lost with its broker is made again only after a minute.
+                assert!(began.elapsed() < 3 * patience(), "{} of {} jobs are left", self.topic.left(), self.accepted);
+                pause();
+            }
         }
     }
 
@@ -127,7 +148,7 @@ impl Fleet {
         }
         let members: Vec<(&TestRunner, &[i64])> =
             self.members.iter().zip(&self.ends).map(|(member, ends)| (member, ends.as_slice())).collect();
-        let account = Account::of(&self.topic, self.kind, self.accepted, &members);
+        let account = Account::of(&self.topic, self.kind, self.accepted, self.commits_soon, &members);
         eprintln!("{account}");
         account
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Broker;
-use super::fleet::{CLASSIC, COOPERATIVE, Fleet, KIP_848, pace};
+use super::fleet::{CLASSIC, Fleet, KIP_848, pace};
 use crate::eventually;
 
 // === storms ===
@@ -16,14 +16,14 @@ fn rebalance_storm_loses_no_job_and_repeats_none() {
 
 #[test]
 fn rebalance_storm_with_the_classic_protocol_loses_no_job() {
-    storm(COOPERATIVE, Duration::from_secs(20));
+    storm(CLASSIC, Duration::from_secs(20));
 }
 
 #[test]
 #[ignore = "long: make test-long"]
 fn rebalance_storm_of_two_minutes_loses_no_job() {
     storm(KIP_848, Duration::from_secs(120));
-    storm(COOPERATIVE, Duration::from_secs(120));
+    storm(CLASSIC, Duration::from_secs(120));
 }
 
 /// Members join and leave every second, and some leave while they join. Answers how many jobs ran again.
@@ -66,7 +66,7 @@ fn runner_that_stood_still_past_its_session_fences_itself_with_the_classic_proto
 
 fn stands_still(config: &str) {
     let Some(broker) = Broker::shared() else { return };
-    let mut fleet = Fleet::new(broker.topic(4), 2, config);
+    let mut fleet = Fleet::new(broker.topic(4).noticing_deaths(), 2, config);
     fleet.start_working();
     fleet.enqueue(1_000, 5);
     fleet.members[0].pause();

@@ -16,7 +16,7 @@ fn begun(runner: &TestRunner, id: &str) -> usize {
 #[test]
 fn job_that_kills_its_runner_again_and_again_ends_alone_as_suspect() {
     let Some(broker) = Broker::shared() else { return };
-    let topic = broker.topic(1);
+    let topic = broker.topic(1).noticing_deaths();
     let job =
         |id: &str, command: &str| Record::from(format!(r#"{{"job_type":"obey","job_id":"{id}","do":"{command}"}}"#));
     topic.send([job("bad", "begin-spin"), job("one", WORK), job("two", WORK)]);

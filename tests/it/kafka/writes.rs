@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Broker, Record, Topic};
 use crate::eventually;
-use crate::support::TestRunner;
+use crate::support::{TestRunner, message};
 
 const RETRY: &str = "[retry]\nmax_failures = 3\nbackoff = { first = '20ms', factor = 1, max = '20ms' }\n";
 const LOG: &str = "log.level = 'info,sandhog::dispatch=debug'";
@@ -30,8 +30,8 @@ fn held(topic: &Topic, runner: &TestRunner, offset: i64) -> String {
     let mark = topic.committed("").get(&0).map_or(0, |it| it.offset);
     assert_eq!(mark, offset, "nothing is committed past it");
     let reason = blocked["reason"].as_str().unwrap_or_else(|| panic!("{blocked}")).to_owned();
-    let of_queue = |line: &Value| line["level"] == "WARN" && line["target"].as_str().unwrap().contains("queue");
-    let loud: Vec<Value> = runner.log().into_iter().filter(of_queue).collect();
+    let of_writing = |line: &Value| line["level"] == "WARN" && message(line).starts_with("cannot write");
+    let loud: Vec<Value> = runner.log().into_iter().filter(of_writing).collect();
     assert_eq!(loud.len(), 1, "it is said once: {loud:#?}");
     reason
 }

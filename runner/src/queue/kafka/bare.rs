@@ -16,6 +16,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::groups::Side;
 use super::{Names, Options, client, topics};
 use crate::queue::QueueError;
 
@@ -100,7 +101,8 @@ impl BareTopic {
         list
     }
 
-    fn name(&self) -> &str {
+    /// The topic's name.
+    pub(crate) fn name(&self) -> &str {
         &self.options.topics[0].name
     }
 
@@ -130,7 +132,7 @@ impl BareTopic {
         workers: u32,
         worker: &(dyn Fn() -> Worker + Sync),
     ) -> Result<(), DrainError> {
-        let consumer: BaseConsumer = client::group_reader(&self.options(group))
+        let consumer: BaseConsumer = client::group_reader(&self.options(group), group)
             .set("enable.auto.commit", "true")
             .set("auto.commit.interval.ms", "100")
             .set("enable.partition.eof", "false")
@@ -186,7 +188,9 @@ impl BareTopic {
         let names = Names::new(self.name());
         let mut topics = vec![names.jobs.as_str(), &names.parked, &names.dead];
         topics.extend(names.tiers.iter().map(String::as_str));
-        let groups: Vec<&str> = self.groups.iter().map(String::as_str).collect();
+        let both = |group: &String| Side::BOTH.map(|side| side.group(&self.options(group)));
+        let groups: Vec<String> = self.groups.iter().flat_map(both).collect();
+        let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
         let admin: AdminClient<DefaultClientContext> = client::admin(&self.options).create()?;
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("it needs no drivers");
         runtime.block_on(async {

@@ -10,7 +10,7 @@ mod explain;
 pub(crate) mod properties;
 mod token;
 
-pub(crate) use context::Context;
+pub(crate) use context::{Context, With};
 pub(crate) use explain::{explain, is_refusal, is_unsupported, reason, refused};
 pub(crate) use token::give as give_token;
 
@@ -23,8 +23,8 @@ pub(crate) enum Protocol {
     Classic,
 }
 
-/// A consumer of the group.
-pub(crate) fn consumer(options: &Options, protocol: Protocol) -> ClientConfig {
+/// A consumer of so many topics in a group.
+pub(crate) fn consumer(options: &Options, group: &str, topics: usize, protocol: Protocol) -> ClientConfig {
     let mut config = ours();
     config
         // A record is fetched as it comes: a fetch that waits is answered by it.
@@ -35,9 +35,11 @@ pub(crate) fn consumer(options: &Options, protocol: Protocol) -> ClientConfig {
         // How soon more is fetched when there is room again: by default a second, in which all of it was worked long ago.
         .set("fetch.queue.backoff.ms", "10");
     if protocol == Protocol::Consumer {
-        // Each topic's partitions are shared by itself. The broker's default counts all of them together: one runner then has
-        // the jobs, and the others have the delays, which are as many partitions and no work.
-        config.set("group.remote.assignor", "range");
+        // The broker's default moves as few partitions as it can, and counts those of all topics together: one runner would
+        // have all of one topic and none of the others, which may be where all jobs are.
+        if topics > 1 {
+            config.set("group.remote.assignor", "range");
+        }
     } else {
         config
             .set("partition.assignment.strategy", "cooperative-sticky")
@@ -46,7 +48,7 @@ pub(crate) fn consumer(options: &Options, protocol: Protocol) -> ClientConfig {
     }
     set_theirs(&mut config, options);
     config
-        .set("group.id", &options.group)
+        .set("group.id", group)
         .set("group.protocol", if protocol == Protocol::Consumer { "consumer" } else { "classic" })
         .set("auto.offset.reset", "earliest")
         .set("isolation.level", "read_committed")
@@ -76,13 +78,13 @@ pub(crate) fn reader(options: &Options) -> ClientConfig {
     config
 }
 
-/// The same with the group's name, for what asks for its committed offsets. It must never subscribe.
-pub(crate) fn group_reader(options: &Options) -> ClientConfig {
+/// The same with a group's name, for what asks for its committed offsets. It must never subscribe.
+pub(crate) fn group_reader(options: &Options, group: &str) -> ClientConfig {
     let mut config = reader(options);
     for name in properties::CLASSIC_ONLY.into_iter().chain(["group.remote.assignor"]) {
         config.remove(name);
     }
-    config.set("group.id", &options.group);
+    config.set("group.id", group);
     config
 }
 

@@ -15,7 +15,7 @@ use super::group::GroupConsumer;
 use super::inbox::Inbox;
 use super::transaction::{Transactions, Undone};
 use super::write::Write;
-use super::{Guarantee, Options};
+use super::{Guarantee, Options, client};
 use crate::queue::QueueError;
 
 /// How long others may have to wait for records and offsets of a runner that died in the middle of a transaction.
@@ -29,6 +29,8 @@ const LONG: Duration = Duration::from_millis(500);
 
 /// What is committed together.
 pub(super) struct Commit {
+    /// The number of the membership.
+    pub(super) group: i64,
     pub(super) consumer: Arc<GroupConsumer>,
     pub(super) offsets: TopicPartitionList,
     /// What is to be there with the offsets, by delivery. Empty, but with transactions.
@@ -38,6 +40,8 @@ pub(super) struct Commit {
 /// How a commit ended.
 #[derive(Debug)]
 pub(super) struct Committed {
+    /// The number of the membership.
+    pub(super) group: i64,
     /// The deliveries whose writes were in it.
     pub(super) writes: Vec<i64>,
     pub(super) result: Result<(), Refused>,
@@ -54,7 +58,7 @@ pub(super) struct Refused {
 /// Commits with transactions.
 struct Transactional {
     options: Options,
-    /// A new one for each runner: that a partition is somebody else's by now, the group says.
+    /// A new one for each membership: that a partition is somebody else's by now, the group says.
     id: String,
     transactions: Option<Transactions>,
 }
@@ -69,6 +73,9 @@ pub(super) fn start(options: &Options, inbox: &Arc<Inbox>) -> Result<mpsc::SyncS
     let inbox = Arc::clone(inbox);
     let mut transactional =
         (options.guarantee == Guarantee::ExactlyOnceInKafka).then(|| Transactional::new(options.clone()));
+    let group = options.group.clone();
+    // Somebody has to do something, and was told.
+    let mut said = false;
     let run = move || {
         while let Ok(commit) = commits.recv() {
             let began = Instant::now();
@@ -77,15 +84,23 @@ pub(super) fn start(options: &Options, inbox: &Arc<Inbox>) -> Result<mpsc::SyncS
                 Some(transactional) => transactional.commit(&commit),
             };
             let took = began.elapsed();
-            if let Err(refused) = &result {
-                tracing::debug!("cannot commit, after {took:.1?}: {}", refused.error);
-            } else if took >= LONG {
-                tracing::debug!("a commit took {took:.1?}");
+            match &result {
+                Err(refused) => {
+                    tracing::debug!("cannot commit, after {took:.1?}: {}", refused.error);
+                    said |= refused.delivery.is_none() && !said && say(&refused.error, &group);
+                }
+                Ok(()) => {
+                    said = false;
+                    if took >= LONG {
+                        tracing::debug!("a commit took {took:.1?}");
+                    }
+                }
             }
+            let group = commit.group;
             let writes = commit.writes.iter().map(|(delivery, _)| *delivery).collect();
             // The last hand on a consumer is not kept for longer than the commit takes.
             drop(commit);
-            inbox.committed(Committed { writes, result });
+            inbox.committed(Committed { group, writes, result });
         }
     };
     std::thread::Builder::new()
@@ -93,6 +108,17 @@ pub(super) fn start(options: &Options, inbox: &Arc<Inbox>) -> Result<mpsc::SyncS
         .spawn(run)
         .map_err(|e| QueueError::lasting(format!("cannot start the thread that commits: {e}")))?;
     Ok(committer)
+}
+
+/// Says what is wrong, if it does not pass by itself. Answers whether it did.
+fn say(error: &KafkaError, group: &str) -> bool {
+    let explained = client::explain(error, "cannot commit for the consumer group", group);
+    if explained.transient {
+        return false;
+    }
+    let hint = explained.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+    tracing::warn!("{}{hint}: what is done is not committed, and would run again after a stop", explained.message);
+    true
 }
 
 // === impl Transactional ===

@@ -1,15 +1,14 @@
 //! The thread that consumes: it alone knows what is in flight. It turns several times a second whatever jobs do, so that no
 //! job, however long, costs this runner its partitions.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::TopicPartitionList;
 use tokio::sync::oneshot;
 
 use super::flight::{Flight, Stage};
-use super::group::Group;
+use super::groups::Groups;
 use super::inbox::{Order, Work};
 use super::right::STANDSTILL;
 use super::suspects::Suspects;
@@ -17,13 +16,20 @@ use super::write::Why;
 use super::{Shared, client};
 use crate::clock::UnixMs;
 use crate::queue::Demand;
-use crate::queue::told::Told;
 
 /// How long the thread waits for something to do.
 const TICK: Duration = Duration::from_millis(50);
 
+/// How long settlements wait for others, so that the thread does not turn for each: next to nothing of what is fetched ahead,
+/// but only where so much is in flight that nobody waits for the room that one of them leaves.
+const LINGER: Duration = Duration::from_millis(1);
+const LINGER_FROM: usize = 64;
+
 /// How long the last commit may take.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
+
+/// How long leaving the groups may take.
+const LEAVE: Duration = Duration::from_secs(10);
 
 mod committing;
 mod intake;
@@ -33,50 +39,31 @@ mod settling;
 /// The consumer's thread.
 pub(super) struct Consumer {
     shared: Arc<Shared>,
-    /// None before the first demand, and between two memberships.
-    group: Option<Group>,
+    groups: Groups,
     /// No membership is tried before.
     join_at: Instant,
-    /// How it is joined.
+    /// A former process of this runner is still a member, and that was said.
+    waits_for_session: bool,
+    /// How they are joined.
     protocol: client::Protocol,
     flight: Flight,
     suspects: Suspects,
-    tenures: i64,
+    /// The last number of a tenure, or of a membership.
+    numbers: i64,
     demand: Option<Demand>,
-    leaving: Option<Leaving>,
-    /// It is being found out whether what is held is still held.
-    verifying: bool,
-    ask_at: Instant,
     stopped: bool,
     closing: Option<(Option<oneshot::Sender<()>>, Instant)>,
     commit_for: Vec<oneshot::Sender<()>>,
-    /// What goes into the next transaction: deliveries with a write, and who is told of those without.
-    batch: Batch,
     /// Topics that cannot be written, and said to be so.
     unwritable: HashSet<String>,
     /// There is more to read.
     more: bool,
+    /// When it is looked for what crowds its partition.
+    look_for_crowds_at: Instant,
     /// A thread follows what is parked.
     follows_parked: bool,
     /// It was tried to enter this runner into its state folder.
     entered: bool,
-}
-
-/// What is committed together, with transactions.
-#[derive(Default)]
-struct Batch {
-    writes: VecDeque<i64>,
-    /// By the tenure of their partition.
-    told: Vec<(i64, Told)>,
-    /// Those of the transaction that is under way.
-    telling: Vec<(i64, Told)>,
-}
-
-/// Partitions that are being given up.
-struct Leaving {
-    list: TopicPartitionList,
-    tenures: Vec<i64>,
-    since: Instant,
 }
 
 // === impl Consumer ===
@@ -86,21 +73,19 @@ impl Consumer {
         Consumer {
             protocol: shared.topics.protocol,
             shared,
-            group: None,
+            groups: Groups::default(),
             join_at: Instant::now(),
+            waits_for_session: false,
             flight: Flight::default(),
             suspects: Suspects::default(),
-            tenures: 0,
+            numbers: 0,
             demand: None,
-            leaving: None,
-            verifying: false,
-            ask_at: Instant::now(),
             stopped: false,
             closing: None,
             commit_for: Vec::new(),
-            batch: Batch::default(),
             unwritable: HashSet::new(),
             more: false,
+            look_for_crowds_at: Instant::now(),
             follows_parked: false,
             entered: false,
         }
@@ -109,13 +94,10 @@ impl Consumer {
     /// Turns until it is told to close.
     pub(super) fn run(mut self) {
         while self.turn() {}
-        let group = self.group.take();
         let told = self.closing.take().and_then(|(told, _)| told);
         // What is left is not done, and comes again.
         self.flight = Flight::default();
-        if let Some(group) = group {
-            group.leave();
-        }
+        self.leave();
         self.shared.parking.close();
         std::mem::take(&mut self.suspects).leave(self.now());
         self.shared.inbox.end();
@@ -125,7 +107,8 @@ impl Consumer {
     }
 
     fn turn(&mut self) -> bool {
-        let work = self.shared.inbox.take(self.wait());
+        let linger = if self.flight.jobs() < LINGER_FROM { Duration::ZERO } else { LINGER };
+        let work = self.shared.inbox.take(self.wait(), linger);
         let stood = self.shared.right.turn();
         if stood >= STANDSTILL {
             self.stood(stood);
@@ -134,6 +117,7 @@ impl Consumer {
         self.keep_time();
         self.suspects.keep(self.now());
         self.meet();
+        self.set_aside();
         self.more = !self.stopped && self.take_in();
         self.hand_over();
         self.commit();
@@ -156,7 +140,7 @@ impl Consumer {
         for written in work.written {
             self.written(written);
         }
-        if let Some(committed) = work.committed {
+        for committed in work.committed {
             self.committed(committed);
         }
         if let Some(demand) = work.demand {
@@ -200,13 +184,11 @@ impl Consumer {
     /// Whether it was told to close, and what was under way is done.
     fn is_closed(&self) -> bool {
         let Some((_, since)) = &self.closing else { return false };
-        let Some(group) = &self.group else { return true };
         let writes = |delivery: &i64| {
             let stage = self.flight.get(*delivery).map(|held| &held.stage);
             matches!(stage, Some(Stage::Writing(writing)) if writing.sent)
         };
-        let all: Vec<i64> = group.partitions.keys().copied().collect();
-        let busy = self.flight.all().iter().any(writes) || !group.is_committed(&all);
+        let busy = self.flight.all().iter().any(writes) || !self.groups.are_committed();
         !busy || since.elapsed() >= LAST_COMMIT
     }
 

@@ -7,6 +7,7 @@ use rdkafka::message::OwnedHeaders;
 
 use super::client::explain;
 use super::found::{Found, Place};
+use super::groups::Side;
 use super::scan::Scan;
 use super::topics::Names;
 use super::transaction::{self, Transactions, Undone, is_too_large};
@@ -75,7 +76,7 @@ pub(super) fn delete(options: &Options, filter: &Filter, dry_run: bool) -> Resul
 fn change(options: &Options, filter: &Filter, act: Act, dry_run: bool) -> Result<Vec<Listed>, QueueError> {
     let filter = Filter { state: Some(State::Dead), ..filter.clone() };
     let now = options.clock.now();
-    let scan = Scan::open(options)?;
+    let scan = Scan::open(options, Side::Jobs)?;
     let mut changed: Vec<Listed> = Vec::new();
     let mut passed_over = 0;
     for topic in &options.topics {

@@ -17,8 +17,9 @@ use crate::queue::{Demand, Receipt};
 /// What a record costs beside its bytes.
 const OVERHEAD_BYTES: usize = 512;
 
-/// A lane out of which nothing went for so long cannot start now.
-const STUCK: Duration = Duration::from_secs(1);
+/// A lane out of which nothing went for so long cannot start now. A machine that is busy for a second is none of that: to set jobs
+/// aside costs a write for each, and where their runner dies before that is committed they run twice.
+const STUCK: Duration = Duration::from_secs(3);
 
 /// All that is in flight, by the number of its delivery.
 #[derive(Debug, Default)]
@@ -72,8 +73,19 @@ struct Lane {
     waiting: VecDeque<i64>,
     /// How many of them are of each partition, by tenure.
     of: HashMap<i64, usize>,
+    /// What they hold.
+    bytes: usize,
     /// When one last went out, or the lane began.
     moved: Instant,
+}
+
+/// How much may be held.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// Jobs of the partition.
+    pub(super) window: usize,
+    /// Bytes, of all partitions together.
+    pub(super) bytes: usize,
 }
 
 /// Which types are served.
@@ -135,10 +147,11 @@ impl Flight {
     pub(super) fn wait(&mut self, delivery: i64) {
         let Some(job_type) = self.job_type(delivery) else { return };
         self.stage(delivery, Stage::Waiting);
-        let tenure = self.held[&delivery].tenure;
+        let Held { tenure, bytes, .. } = self.held[&delivery];
         let lane = self.lanes.entry(job_type).or_insert_with(Lane::new);
         lane.waiting.push_back(delivery);
         *lane.of.entry(tenure).or_default() += 1;
+        lane.bytes += bytes;
     }
 
     /// It waits for its time.
@@ -216,16 +229,40 @@ impl Flight {
         self.served.serves(job_type)
     }
 
-    /// Whether jobs of this type, which cannot start now, fill so much of a partition's window that no more of them are to
-    /// stand in it.
-    pub(super) fn crowds(&self, job_type: &str, tenure: i64, window: usize, now: Instant) -> bool {
-        let Some(lane) = self.lanes.get(job_type) else { return false };
-        let stuck = |lane: &Lane| now.duration_since(lane.moved) >= STUCK;
-        if !stuck(lane) {
+    /// Whether jobs of this type cannot start now and fill so much, of a partition's window or of all that may be held, that no
+    /// more of them are to be held.
+    pub(super) fn crowds(&self, job_type: &str, tenure: i64, room: Room, now: Instant) -> bool {
+        if !self.lanes.get(job_type).is_some_and(|lane| lane.is_stuck(now)) {
             return false;
         }
+        let stuck = self.lanes.values().filter(|lane| lane.is_stuck(now));
         let here = |lane: &Lane| lane.of.get(&tenure).copied().unwrap_or(0);
-        self.lanes.values().filter(|lane| stuck(lane)).map(here).sum::<usize>() >= window / 2
+        let (jobs, bytes) = stuck.fold((0, 0), |(jobs, bytes), lane| (jobs + here(lane), bytes + lane.bytes));
+        jobs >= room.window / 2 || bytes >= room.bytes / 2
+    }
+
+    /// The same of what is held already: what is too much, the newest of each type first.
+    pub(super) fn surplus(&self, room: impl Fn(i64) -> Room, now: Instant) -> Vec<i64> {
+        let stuck = || self.lanes.values().filter(|lane| lane.is_stuck(now));
+        let mut bytes: usize = stuck().map(|lane| lane.bytes).sum();
+        let mut over: HashMap<i64, usize> = HashMap::new();
+        for (tenure, jobs) in stuck().flat_map(|lane| &lane.of) {
+            *over.entry(*tenure).or_default() += jobs;
+        }
+        for (tenure, over) in &mut over {
+            *over = over.saturating_sub(room(*tenure).window / 2);
+        }
+        let mut surplus = Vec::new();
+        for delivery in stuck().flat_map(|lane| lane.waiting.iter().rev()) {
+            let held = &self.held[delivery];
+            let over = over.entry(held.tenure).or_default();
+            if *over > 0 || bytes > room(held.tenure).bytes / 2 {
+                *over = over.saturating_sub(1);
+                bytes -= held.bytes;
+                surplus.push(*delivery);
+            }
+        }
+        surplus
     }
 
     /// Hands out as much as there is room for.
@@ -260,6 +297,7 @@ impl Flight {
             let held = self.held.get_mut(&delivery).expect("what waits in a lane is held");
             let Content::Job(job) = &held.content else { continue };
             held.stage = Stage::Out;
+            lane.bytes -= held.bytes;
             if let Some(of) = lane.of.get_mut(&held.tenure) {
                 *of -= 1;
             }
@@ -272,9 +310,9 @@ impl Flight {
         }
     }
 
-    /// All that is held of a partition.
-    pub(super) fn of_tenure(&self, tenure: i64) -> Vec<i64> {
-        self.held.iter().filter(|(_, held)| held.tenure == tenure).map(|(delivery, _)| *delivery).collect()
+    /// All that is held of some partitions.
+    pub(super) fn of(&self, tenure: impl Fn(i64) -> bool) -> Vec<i64> {
+        self.held.iter().filter(|(_, held)| tenure(held.tenure)).map(|(delivery, _)| *delivery).collect()
     }
 
     /// All that is held.
@@ -299,6 +337,7 @@ impl Flight {
         let Some(lane) = self.lanes.get_mut(job.job_type.as_str()) else { return };
         if let Some(at) = lane.waiting.iter().position(|waiting| *waiting == delivery) {
             lane.waiting.remove(at);
+            lane.bytes -= held.bytes;
             if let Some(of) = lane.of.get_mut(&held.tenure) {
                 *of -= 1;
             }
@@ -350,7 +389,12 @@ impl Content {
 
 impl Lane {
     fn new() -> Lane {
-        Lane { waiting: VecDeque::new(), of: HashMap::new(), moved: Instant::now() }
+        Lane { waiting: VecDeque::new(), of: HashMap::new(), bytes: 0, moved: Instant::now() }
+    }
+
+    /// Whether nothing of it can start now, so far as one can tell.
+    fn is_stuck(&self, now: Instant) -> bool {
+        now.duration_since(self.moved) >= STUCK
     }
 }
 

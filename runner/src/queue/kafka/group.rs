@@ -1,28 +1,31 @@
-//! This runner as a member of its group: the partitions that it holds, and what of them is committed.
+//! This runner as a member of a group: the partitions that it holds, and what of them is committed.
 //!
 //! The library's callback only notes that partitions come or go. They are taken on and given up in the consumer's own time:
 //! what runs of a partition may end first, and is committed, before another runner has it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::OAuthToken;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
+use tracing::subscriber::NoSubscriber;
 
 use super::commit::{self, Commit};
+use super::groups::Side;
 use super::inbox::Inbox;
+use super::reader::Reader;
 use super::topics::{Role, Topics};
 use super::write::Write;
-use super::{Options, client};
+use super::{Shared, client};
+use crate::clock::UnixMs;
 use crate::queue::QueueError;
 use crate::queue::offsets::{Blocked, Noted, Offsets};
+use crate::queue::told::Told;
 
 /// How long a broker is asked a question on the consumer's thread.
 const QUESTION: Duration = Duration::from_secs(2);
@@ -30,19 +33,17 @@ const QUESTION: Duration = Duration::from_secs(2);
 /// How often what is done is committed.
 const COMMIT_EVERY: Duration = Duration::from_millis(50);
 
-/// How long leaving the group may take.
-const LEAVE: Duration = Duration::from_secs(10);
+/// How many writes, or settlements that somebody waits for, are worth a transaction at once.
+const BATCH: usize = 1_000;
 
 /// The consumer of a group.
-pub(super) type GroupConsumer = BaseConsumer<Member>;
+pub(super) type GroupConsumer = BaseConsumer<client::With<Member>>;
 
 /// What the library tells of the group.
-#[derive(Debug)]
 pub(super) struct Member {
-    context: client::Context,
     changes: Mutex<VecDeque<Change>>,
     /// Nobody takes changes on any more: partitions are given up as it is told.
-    leaving: std::sync::atomic::AtomicBool,
+    leaving: AtomicBool,
     /// Dropped when the library has let go of everything.
     _gone: SyncSender<()>,
 }
@@ -54,15 +55,42 @@ pub(super) enum Change {
     Revoke(TopicPartitionList),
 }
 
-/// The membership.
+/// A membership.
 pub(super) struct Group {
+    /// One that no other membership has.
+    pub(super) number: i64,
+    pub(super) protocol: client::Protocol,
     consumer: Arc<GroupConsumer>,
     gone: mpsc::Receiver<()>,
     pub(super) partitions: BTreeMap<i64, Partition>,
+    /// What of it is being given up.
+    pub(super) leaving: Option<Leaving>,
+    /// The broker is not asked before where partitions were left.
+    pub(super) ask_at: Instant,
+    pub(super) batch: Batch,
     committer: SyncSender<Commit>,
-    /// Tenures whose newest marks are being committed; none: nothing is.
-    committing: Option<Vec<i64>>,
+    /// A commit is under way.
+    committing: bool,
     committed_at: Instant,
+}
+
+/// Partitions that are being given up.
+pub(super) struct Leaving {
+    pub(super) list: TopicPartitionList,
+    pub(super) tenures: Vec<i64>,
+    /// Deliveries of them that are not done.
+    pub(super) held: Vec<i64>,
+    pub(super) since: Instant,
+}
+
+/// What goes into the next transaction: deliveries with a write, and who is told of those without.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) writes: VecDeque<i64>,
+    /// By the tenure of their partition.
+    pub(super) told: Vec<(i64, Told)>,
+    /// Those of the transaction that is under way.
+    pub(super) telling: Vec<(i64, Told)>,
 }
 
 /// A partition that this runner holds.
@@ -70,8 +98,10 @@ pub(super) struct Partition {
     pub(super) topic: String,
     pub(super) number: i32,
     pub(super) role: Role,
-    pub(super) queue: PartitionQueue<Member>,
+    pub(super) reader: Reader,
     pub(super) offsets: Offsets,
+    /// When the last record that was read of it is due, where it waits for that: of a tier, nothing behind it is due before.
+    pub(super) next_due: Option<UnixMs>,
     /// What holds it up, the lowest offset first.
     pub(super) blocked: BTreeMap<i64, String>,
     /// Nothing more is taken from it.
@@ -80,6 +110,10 @@ pub(super) struct Partition {
     pub(super) overflows: bool,
     /// Something is done that is not committed.
     pub(super) dirty: bool,
+    /// It was held when the thread stood still, and may be somebody else's since.
+    pub(super) doubted: bool,
+    /// Its newest mark is being committed.
+    committing: bool,
     committed: (Option<i64>, String),
 }
 
@@ -92,33 +126,35 @@ impl Group {
     ///
     /// The settings do not make a consumer.
     pub(super) fn join(
-        options: &Options,
-        topics: &Topics,
+        shared: &Shared,
+        side: Side,
         protocol: client::Protocol,
-        context: &client::Context,
-        inbox: &Arc<Inbox>,
+        number: i64,
     ) -> Result<Group, QueueError> {
+        let Shared { options, topics, context, inbox, .. } = shared;
         let (gone_tx, gone) = mpsc::sync_channel(0);
-        let member = Member {
-            context: context.clone(),
-            changes: Mutex::default(),
-            leaving: std::sync::atomic::AtomicBool::new(false),
-            _gone: gone_tx,
-        };
-        let refused = |e: &KafkaError| client::explain(e, "cannot join the consumer group", &options.group);
-        let mut consumer: GroupConsumer =
-            client::consumer(options, protocol).create_with_context(member).map_err(|e| refused(&e))?;
+        let member = Member { changes: Mutex::default(), leaving: AtomicBool::new(false), _gone: gone_tx };
+        let member = client::With { context: context.clone(), own: member };
+        let (name, names) = (side.group(options), side.topics(topics));
+        let refused = |e: &KafkaError| client::explain(e, "cannot join the consumer group", &name);
+        let mut consumer: GroupConsumer = client::consumer(options, &name, names.len(), protocol)
+            .create_with_context(member)
+            .map_err(|e| refused(&e))?;
         let wake = Arc::clone(inbox);
         consumer.set_nonempty_callback(move || wake.wake());
-        let names: Vec<&str> = topics.jobs.iter().flat_map(|topic| topic.names.worked()).collect();
         consumer.subscribe(&names).map_err(|e| refused(&e))?;
         let committer = commit::start(options, inbox)?;
         Ok(Group {
+            number,
+            protocol,
             consumer: Arc::new(consumer),
             gone,
             partitions: BTreeMap::new(),
+            leaving: None,
+            ask_at: Instant::now(),
+            batch: Batch::default(),
             committer,
-            committing: None,
+            committing: false,
             committed_at: Instant::now(),
         })
     }
@@ -142,7 +178,7 @@ impl Group {
 
     /// The next change of what is held, left in its place until it is answered.
     pub(super) fn change(&self) -> Option<(bool, TopicPartitionList)> {
-        let changes = self.consumer.context().changes();
+        let changes = self.consumer.context().own.changes();
         changes.front().map(|change| match change {
             Change::Assign(list) => (true, list.clone()),
             Change::Revoke(list) => (false, list.clone()),
@@ -189,20 +225,21 @@ impl Group {
             let noted = mark.map(|mark| Noted::read(mark, &note)).unwrap_or_default();
             // Before anything is fetched, so that nothing comes by the common queue.
             let queue = self.consumer.split_partition_queue(&topic, number);
-            let Some(mut queue) = queue else { return Err(KafkaError::Subscription(topic)) };
-            let wake = Arc::clone(inbox);
-            queue.set_nonempty_callback(move || wake.wake());
+            let Some(queue) = queue else { return Err(KafkaError::Subscription(topic)) };
             let offsets = Offsets::new(mark, noted);
             gained.push(Partition {
                 topic,
                 number,
                 role,
-                queue,
+                reader: Reader::new(queue, inbox),
                 offsets,
+                next_due: None,
                 blocked: BTreeMap::new(),
                 leaving: false,
                 overflows: false,
                 dirty: false,
+                doubted: false,
+                committing: false,
                 committed: (mark, note),
             });
         }
@@ -214,7 +251,7 @@ impl Group {
             tracing::debug!(kafka.topic = partition.topic, kafka.partition = partition.number, "partition taken on");
             self.partitions.insert(tenure(), partition);
         }
-        self.consumer.context().changes().pop_front();
+        self.consumer.context().own.changes().pop_front();
         Ok(())
     }
 
@@ -223,8 +260,12 @@ impl Group {
     /// # Errors
     ///
     /// The library refuses: the membership cannot go on.
-    pub(super) fn unassign(&mut self, list: &TopicPartitionList) -> KafkaResult<()> {
-        self.consumer.context().changes().pop_front();
+    pub(super) fn unassign(&mut self, list: &TopicPartitionList, tenures: &[i64]) -> KafkaResult<()> {
+        for tenure in tenures {
+            self.partitions.remove(tenure);
+        }
+        self.batch.keep(|tenure| self.partitions.contains_key(&tenure));
+        self.consumer.context().own.changes().pop_front();
         match self.consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => self.consumer.incremental_unassign(list),
             RebalanceProtocol::Eager | RebalanceProtocol::None => self.consumer.unassign(),
@@ -239,14 +280,13 @@ impl Group {
 
     /// Whether something can be committed now: one at a time, and now and then, or `at_once`.
     pub(super) fn may_commit(&self, at_once: bool) -> bool {
-        self.committing.is_none() && (at_once || self.committed_at.elapsed() >= COMMIT_EVERY)
+        !self.committing && (at_once || self.committed_at.elapsed() >= COMMIT_EVERY)
     }
 
     /// Has committed what is done and is not yet, with what was written of it.
     pub(super) fn commit(&mut self, writes: Vec<(i64, Arc<Write>)>) {
         let mut offsets = TopicPartitionList::new();
-        let mut tenures = Vec::new();
-        for (tenure, partition) in &mut self.partitions {
+        for partition in self.partitions.values_mut() {
             if !std::mem::take(&mut partition.dirty) {
                 continue;
             }
@@ -257,71 +297,105 @@ impl Group {
             }
             place.set_metadata(&note);
             partition.committed = (Some(mark), note);
-            tenures.push(*tenure);
+            partition.committing = true;
         }
-        if tenures.is_empty() {
+        if offsets.count() == 0 {
             return;
         }
         self.committed_at = Instant::now();
-        if self.committer.send(Commit { consumer: Arc::clone(&self.consumer), offsets, writes }).is_ok() {
-            self.committing = Some(tenures);
-        }
+        let commit = Commit { group: self.number, consumer: Arc::clone(&self.consumer), offsets, writes };
+        self.committing = self.committer.send(commit).is_ok();
     }
 
-    /// A commit has ended. What failed is committed with what comes next.
-    pub(super) fn committed(&mut self, is_ok: bool) {
-        let tenures = self.committing.take().unwrap_or_default();
-        if is_ok {
-            return;
-        }
-        for tenure in tenures {
-            if let Some(partition) = self.partitions.get_mut(&tenure) {
-                partition.dirty = true;
-                partition.committed = (None, String::new());
+    /// A commit has ended. What failed is committed with what comes next. Answers whether it says anything of what is doubted.
+    pub(super) fn committed(&mut self, is_ok: bool) -> bool {
+        self.committing = false;
+        let mut says = false;
+        for partition in self.partitions.values_mut().filter(|partition| partition.committing) {
+            partition.committing = false;
+            says |= partition.doubted;
+            if !is_ok {
+                partition.commit_again();
             }
         }
+        says
     }
 
-    /// Has all marks committed again, to hear whether they are still this runner's to commit. Answers whether there are any.
-    pub(super) fn verify(&mut self) -> bool {
+    /// Has all marks committed again, to hear whether they are still this runner's to commit. What is being committed now says
+    /// nothing of that.
+    pub(super) fn doubt(&mut self) {
         for partition in self.partitions.values_mut() {
-            partition.dirty = true;
-            partition.committed = (None, String::new());
+            partition.commit_again();
+            (partition.doubted, partition.committing) = (true, false);
         }
-        if self.committing.is_none() {
-            self.commit(Vec::new());
-        }
-        self.committing.is_some()
+    }
+
+    /// Whether it is not known of something that is held whether it still is.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.partitions.values().any(|partition| partition.doubted)
+    }
+
+    /// Whether there is a mark by which that can be found out.
+    pub(super) fn can_be_verified(&self) -> bool {
+        self.partitions.values().any(|partition| partition.doubted && partition.offsets.mark().is_some())
     }
 
     /// Whether all that is done of these partitions is committed.
     pub(super) fn is_committed(&self, tenures: &[i64]) -> bool {
-        let waits = |tenure| self.committing.as_ref().is_some_and(|committing| committing.contains(tenure));
-        let dirty = |tenure| self.partitions.get(tenure).is_some_and(|partition| partition.dirty);
-        !tenures.iter().any(|tenure| waits(tenure) || dirty(tenure))
+        tenures.iter().all(|tenure| self.partitions.get(tenure).is_none_or(Partition::is_committed))
     }
 
-    /// Leaves it. Answers when the others know, or when that takes too long.
-    pub(super) fn leave(self) {
+    /// Leaves it, on a thread of its own. When the others know, nobody is left who could send by the answer.
+    pub(super) fn leave(self) -> mpsc::Receiver<()> {
         let Group { consumer, gone, partitions, committer, .. } = self;
-        consumer.context().leaving.store(true, std::sync::atomic::Ordering::Release);
+        consumer.context().own.leaving.store(true, Ordering::Release);
         drop((partitions, committer));
-        // A change that was not answered would be waited for.
-        let unanswered = consumer.context().changes().pop_front();
-        let answered = match (unanswered, consumer.rebalance_protocol()) {
-            (None, _) => Ok(()),
-            (Some(Change::Assign(list)), RebalanceProtocol::Cooperative) => consumer.incremental_assign(&list),
-            (Some(Change::Revoke(list)), RebalanceProtocol::Cooperative) => consumer.incremental_unassign(&list),
-            (Some(_), _) => consumer.unassign(),
-        };
-        if let Err(error) = answered {
-            tracing::debug!("cannot answer a change while leaving: {error}");
+        // Whoever has the last hand on it waits until the library has left, which may take long.
+        let leaver = std::thread::Builder::new().name("queue-leaver".to_owned()).spawn(move || {
+            answer(&consumer);
+            // Of one that a fatal error ended, the library says as an error that it cannot be closed.
+            let ended = consumer.client().fatal_error().is_some();
+            let _quiet = ended.then(|| tracing::subscriber::set_default(NoSubscriber::default()));
+            drop(consumer);
+        });
+        if let Err(error) = leaver {
+            tracing::warn!("cannot start the thread that leaves the consumer group: {error}");
         }
-        // Whoever has the last hand on it waits until the library has left: that may take long, and is not for this thread.
-        let leaver = std::thread::Builder::new().name("queue-leaver".to_owned()).spawn(move || drop(consumer));
-        if leaver.is_ok() && gone.recv_timeout(LEAVE) == Err(mpsc::RecvTimeoutError::Timeout) {
-            tracing::warn!("the consumer group does not let this runner go: its partitions are free after the session");
-        }
+        gone
+    }
+}
+
+/// Answers a change that is still to be answered: the library waits for it before it leaves.
+fn answer(consumer: &GroupConsumer) {
+    let unanswered = consumer.context().own.changes().pop_front();
+    let answered = match (unanswered, consumer.rebalance_protocol()) {
+        (None, _) => Ok(()),
+        (Some(Change::Assign(list)), RebalanceProtocol::Cooperative) => consumer.incremental_assign(&list),
+        (Some(Change::Revoke(list)), RebalanceProtocol::Cooperative) => consumer.incremental_unassign(&list),
+        (Some(_), _) => consumer.unassign(),
+    };
+    if let Err(error) = answered {
+        tracing::debug!("cannot answer a change while leaving: {error}");
+    }
+}
+
+// === impl Batch ===
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.told.is_empty() && self.telling.is_empty()
+    }
+
+    /// Nobody is told any more of partitions that are not held.
+    fn keep(&mut self, held: impl Fn(i64) -> bool) {
+        self.told.retain(|(tenure, _)| held(*tenure));
+        self.telling.retain(|(tenure, _)| held(*tenure));
+    }
+
+    /// Whether it is worth a transaction at once. What waits for one holds up others: a runner receives so much, and no more
+    /// before that is settled.
+    pub(super) fn is_full(&self) -> bool {
+        self.writes.len() >= BATCH || self.told.len() >= BATCH
     }
 }
 
@@ -336,6 +410,17 @@ impl Partition {
         let (note, whole) = self.offsets.note(blocked.as_ref());
         self.overflows = !whole;
         (self.committed.0 != Some(mark) || self.committed.1 != note).then_some((mark, note))
+    }
+
+    /// What is committed of it is in doubt.
+    fn commit_again(&mut self) {
+        self.dirty = true;
+        self.committed = (None, String::new());
+    }
+
+    /// Whether all that is done of it is committed.
+    pub(super) fn is_committed(&self) -> bool {
+        !self.dirty && !self.committing
     }
 }
 
@@ -353,29 +438,9 @@ impl Member {
     }
 }
 
-impl ClientContext for Member {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = <client::Context as ClientContext>::ENABLE_REFRESH_OAUTH_TOKEN;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.context.log(level, facility, line);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.context.error(error, reason);
-    }
-
-    fn stats_raw(&self, statistics: &[u8]) {
-        self.context.stats_raw(statistics);
-    }
-
-    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.context.generate_oauth_token(config)
-    }
-}
-
-impl ConsumerContext for Member {
-    fn rebalance(&self, consumer: &BaseConsumer<Member>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        if self.leaving.load(std::sync::atomic::Ordering::Acquire) {
+impl ConsumerContext for client::With<Member> {
+    fn rebalance(&self, consumer: &GroupConsumer, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        if self.own.leaving.load(Ordering::Acquire) {
             let given_up = match consumer.rebalance_protocol() {
                 RebalanceProtocol::Cooperative if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
                     consumer.incremental_unassign(list)
@@ -391,6 +456,6 @@ impl ConsumerContext for Member {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Change::Assign(list.clone()),
             _ => Change::Revoke(list.clone()),
         };
-        self.changes().push_back(change);
+        self.own.changes().push_back(change);
     }
 }

@@ -12,6 +12,9 @@ use crate::job::Job;
 use crate::queue::told::Told;
 use crate::queue::{Demand, QueueError, Receipt, Settlement};
 
+/// So many settlements are worth a turn of the thread.
+const SETTLES: usize = 64;
+
 /// Between the callers and the consumer's thread.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
@@ -21,12 +24,12 @@ pub(super) struct Inbox {
     pub(super) changed: Notify,
 }
 
-/// What is in the inbox. Its vectors are bounded by what is in flight.
+/// What is in the inbox. Its vectors are bounded by what is in flight: jobs, and a commit for each membership.
 #[derive(Debug, Default)]
 pub(super) struct State {
     settles: Vec<Settle>,
     written: Vec<Written>,
-    committed: Option<Committed>,
+    committed: Vec<Committed>,
     orders: Vec<Order>,
     /// What somebody waits for in `receive`.
     pub(super) demand: Option<Demand>,
@@ -48,7 +51,7 @@ pub(super) struct State {
 pub(super) struct Work {
     pub(super) settles: Vec<Settle>,
     pub(super) written: Vec<Written>,
-    pub(super) committed: Option<Committed>,
+    pub(super) committed: Vec<Committed>,
     pub(super) orders: Vec<Order>,
     /// A new demand.
     pub(super) demand: Option<Demand>,
@@ -72,6 +75,7 @@ pub(super) struct Settle {
 
 /// How it comes back.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are settled, and an allocation for each would cost more")]
 pub(super) enum How {
     /// Decided by the one path.
     Settled(Settlement, Told),
@@ -114,10 +118,16 @@ impl Inbox {
         }
     }
 
+    /// Wakes the thread for the first one and for as many as are worth a turn: how long it waits for those between is its own
+    /// affair.
     pub(super) fn settle(&self, settle: Settle) {
         let mut state = self.lock();
         state.settles.push(settle);
-        self.wake_with(state);
+        let settles = state.settles.len();
+        drop(state);
+        if settles == 1 || settles == SETTLES {
+            self.filled.notify_one();
+        }
     }
 
     pub(super) fn written(&self, written: Written) {
@@ -128,7 +138,7 @@ impl Inbox {
 
     pub(super) fn committed(&self, committed: Committed) {
         let mut state = self.lock();
-        state.committed = Some(committed);
+        state.committed.push(committed);
         self.wake_with(state);
     }
 
@@ -153,11 +163,17 @@ impl Inbox {
         }
     }
 
-    /// Waits until there is something to do, for at most `wait`, and takes it out.
-    pub(super) fn take(&self, wait: Duration) -> Work {
-        let until = Instant::now() + wait;
+    /// Waits until there is something to do, for at most `wait`, and takes it out. Settlements by themselves are waited for
+    /// until there are many, for at most `linger` from the first on.
+    pub(super) fn take(&self, wait: Duration, linger: Duration) -> Work {
+        let mut until = Instant::now() + wait;
+        let mut lingers = false;
         let mut state = self.lock();
-        while !state.woken {
+        while !state.woken && state.settles.len() < SETTLES {
+            if !lingers && !state.settles.is_empty() {
+                lingers = true;
+                until = until.min(Instant::now() + linger);
+            }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -169,7 +185,7 @@ impl Inbox {
         Work {
             settles: std::mem::take(&mut state.settles),
             written: std::mem::take(&mut state.written),
-            committed: state.committed.take(),
+            committed: std::mem::take(&mut state.committed),
             orders: std::mem::take(&mut state.orders),
             demand,
         }

@@ -1,9 +1,11 @@
 //! What people ask the queue: the topics are read for it, by whoever asks.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::ops::ControlFlow;
 
 use super::found::{Found, Place};
+use super::groups::Side;
 use super::scan::{Part, Scan};
 use super::topics::Names;
 use super::{Options, Topic};
@@ -17,6 +19,8 @@ const RECORDS_MAX: u64 = 1_000_000;
 struct Look<'a> {
     options: &'a Options,
     scan: Scan,
+    /// The same by the group that has the delays, when something waits there.
+    delays: OnceCell<Scan>,
 }
 
 /// What was read of one kind of topic.
@@ -184,7 +188,7 @@ fn blocked(part: &Part) -> Option<Blocked> {
 
 impl<'a> Look<'a> {
     fn open(options: &'a Options) -> Result<Look<'a>, QueueError> {
-        Ok(Look { options, scan: Scan::open(options)? })
+        Ok(Look { options, scan: Scan::open(options, Side::Jobs)?, delays: OnceCell::new() })
     }
 
     /// Shows each job that lies in `places` to `visit`, until that breaks off.
@@ -226,7 +230,10 @@ impl<'a> Look<'a> {
     ) -> Result<u64, QueueError> {
         let name = [name];
         let compacted = matches!(place, Place::Parked | Place::Dead);
-        let parts = if compacted { self.scan.whole(&name)? } else { self.scan.unsettled(&name)? };
+        let mut parts = self.scan.whole(&name)?;
+        if !compacted && parts.iter().any(|part| part.from < part.to) {
+            self.of_group(place)?.pass_over_settled(&mut parts)?;
+        }
         let mut show = |message: &rdkafka::message::BorrowedMessage<'_>| {
             use rdkafka::Message;
             let part = parts.iter().find(|part| part.partition == message.partition());
@@ -242,6 +249,18 @@ impl<'a> Look<'a> {
         walked.parts.extend(parts);
         walked.unread += extent.unread;
         Ok(extent.records)
+    }
+
+    /// What knows the offsets of a place.
+    fn of_group(&self, place: Place) -> Result<&Scan, QueueError> {
+        match (place, self.delays.get()) {
+            (Place::Tier, Some(delays)) => Ok(delays),
+            (Place::Tier, None) => {
+                let delays = Scan::open(self.options, Side::Delays)?;
+                Ok(self.delays.get_or_init(|| delays))
+            }
+            _ => Ok(&self.scan),
+        }
     }
 }
 

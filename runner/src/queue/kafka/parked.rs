@@ -15,6 +15,7 @@ use rdkafka::message::{BorrowedMessage, OwnedHeaders};
 use super::client::explain;
 use super::envelope::{Buried, Envelope};
 use super::flight::Served;
+use super::groups::Side;
 use super::record::{Record, written};
 use super::scan::{Part, Scan};
 use super::topics::JobTopic;
@@ -189,7 +190,7 @@ impl Mover {
     /// another runner has begun to move.
     fn look(&mut self, served: &Served, all: bool) -> Result<bool, QueueError> {
         let shared = Arc::clone(&self.shared);
-        let scan = Scan::open(&shared.options)?;
+        let scan = Scan::open(&shared.options, Side::Jobs)?;
         for (at, topic) in shared.topics.jobs.iter().enumerate() {
             self.miss(&topic.names.jobs, scan.is_there(&topic.names.jobs)?);
             let parts = self.parts(&scan, &topic.names.parked, all)?;

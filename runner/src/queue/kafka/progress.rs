@@ -24,8 +24,8 @@ impl Progress {
     /// Looks at a group's offsets in a topic whose partitions begin at 0.
     pub(crate) fn open(topic: &BareTopic, group: &str) -> Result<Progress, KafkaError> {
         // What a transaction commits next is not waited for.
-        let consumer =
-            client::group_reader(&topic.options(group)).set("isolation.level", "read_uncommitted").create()?;
+        let mut config = client::group_reader(&topic.options(group), group);
+        let consumer = config.set("isolation.level", "read_uncommitted").create()?;
         Ok(Progress { consumer, list: topic.list() })
     }
 

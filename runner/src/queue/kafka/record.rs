@@ -83,9 +83,12 @@ impl Record {
             }
             None => job::parse(value, bytes_max).map(|(body, head)| (body, Some(head)))?,
         };
-        let job_type = head.as_ref().map_or_else(|| said.unwrap_or_default().to_owned(), |head| head.job_type.clone());
+        let (job_type, job_id) = match head {
+            Some(head) => (head.job_type, head.job_id),
+            None => (said.unwrap_or_default().to_owned(), None),
+        };
         let id = self.header(ID_HEADER).flatten().filter(|id| job::name_fault(id).is_none()).map(str::to_owned);
-        let id = id.or_else(|| head.and_then(|head| head.job_id));
+        let id = id.or(job_id);
         Ok(self.job(id, job_type, body))
     }
 

@@ -13,6 +13,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use super::Options;
 use super::client::{self, Context, explain};
 use super::foreign::survive;
+use super::groups::Side;
 use crate::queue::QueueError;
 use crate::queue::offsets::Noted;
 
@@ -25,7 +26,7 @@ const STALL: Duration = Duration::from_secs(15);
 /// How long one poll waits.
 const POLL: Duration = Duration::from_millis(100);
 
-/// A consumer that looks. It names the runners' group, to read its offsets, and does not join it.
+/// A consumer that looks. It names one of the runners' groups, to read its offsets, and does not join it.
 pub(crate) struct Scan {
     consumer: BaseConsumer<Context>,
     group: String,
@@ -63,15 +64,16 @@ pub(crate) type Visit<'a> = dyn FnMut(&BorrowedMessage<'_>) -> ControlFlow<()> +
 
 impl Scan {
     /// Makes the consumer. It connects when it is asked something.
-    pub(crate) fn open(options: &Options) -> Result<Scan, QueueError> {
-        let mut config = client::group_reader(options);
+    pub(super) fn open(options: &Options, side: Side) -> Result<Scan, QueueError> {
+        let group = side.group(options);
+        let mut config = client::group_reader(options, &group);
         config
             // The end of a partition is told by a fetch that waits so long for more.
             .set("fetch.wait.max.ms", "10")
             // How soon more is fetched when there is room again.
             .set("fetch.queue.backoff.ms", "2");
         let consumer = config.create_with_context(Context::quiet(options)).map_err(|e| client::refused(&e))?;
-        Ok(Scan { consumer, group: options.group.clone(), brokers: options.brokers.clone() })
+        Ok(Scan { consumer, group, brokers: options.brokers.clone() })
     }
 
     /// The partitions of those topics that are there, each from its beginning to its end.
@@ -95,19 +97,15 @@ impl Scan {
         Ok(parts)
     }
 
-    /// The same, each from where the group stands, with what it noted.
-    pub(crate) fn unsettled(&self, topics: &[String]) -> Result<Vec<Part>, QueueError> {
-        let mut parts = self.whole(topics)?;
-        if parts.is_empty() {
-            return Ok(parts);
-        }
+    /// Passes over what the group has settled of these parts: each begins where the group stands, with what it noted.
+    pub(crate) fn pass_over_settled(&self, parts: &mut [Part]) -> Result<(), QueueError> {
         let mut list = TopicPartitionList::with_capacity(parts.len());
-        for part in &parts {
+        for part in parts.iter() {
             list.add_partition(&part.topic, part.partition);
         }
         let failed = |e| self.explain(&e, "ask for the offsets of consumer group", &self.group);
         let committed = self.consumer.committed_offsets(list, ANSWER_WITHIN).map_err(failed)?;
-        for part in &mut parts {
+        for part in parts {
             let Some(element) = committed.find_partition(&part.topic, part.partition) else { continue };
             element.error().map_err(failed)?;
             // None is committed, or the log was cut behind it: it begins where the partition does.
@@ -115,7 +113,7 @@ impl Scan {
             part.noted = Noted::read(mark, metadata(&element));
             part.from = part.from.max(mark);
         }
-        Ok(parts)
+        Ok(())
     }
 
     /// Reads `parts`, which are one topic's, and at most about `limit` records. Where it takes no record for long although

@@ -94,7 +94,7 @@ pub(crate) fn ensure(options: &Options) -> Result<Topics, QueueError> {
 // === impl Topics ===
 
 impl Topics {
-    /// What a topic that the group consumes is to us.
+    /// What a topic that a group consumes is to us.
     pub(crate) fn role(&self, name: &str) -> Option<Role> {
         self.jobs.iter().enumerate().find_map(|(topic, found)| {
             if found.names.jobs == name {
@@ -105,7 +105,7 @@ impl Topics {
     }
 }
 
-/// What a topic that the group consumes is to us.
+/// What a topic that a group consumes is to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Jobs, of a topic by its number in the options.
@@ -150,11 +150,6 @@ impl Names {
     /// Whether one of ours is called so.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.ours().any(|ours| ours == name)
-    }
-
-    /// Those that are consumed by the group: the jobs, and what waits for its time.
-    pub(crate) fn worked(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(&self.jobs).chain(&self.tiers).map(String::as_str)
     }
 
     /// All of ours.

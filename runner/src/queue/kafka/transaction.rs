@@ -4,15 +4,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::client::{ClientContext, OAuthToken};
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 
 use super::Options;
-use super::client::{self, Context};
+use super::client::{self, Context, With};
 use super::write::Write;
 
 /// The most records of one transaction.
@@ -24,12 +22,15 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long one call of the library may take. Those that run out are called again.
 const CALL: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether the library has let go of what was thrown away.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// How often a transaction is made anew that had to be aborted. The one after a refused record fails once more by itself.
 const TRIES: u32 = 3;
 
 /// A producer of transactions. Of one id there is one at a time: the newest fences the others.
 pub(super) struct Transactions {
-    producer: ThreadedProducer<Reports>,
+    producer: ThreadedProducer<With<Reports>>,
     delivered: Receiver<Report>,
 }
 
@@ -51,10 +52,7 @@ pub(super) type Offsets<'a> = (&'a TopicPartitionList, &'a ConsumerGroupMetadata
 type Report = (usize, Result<(), KafkaError>);
 
 /// Passes the reports on to who waits for them.
-struct Reports {
-    tell: SyncSender<Report>,
-    context: Context,
-}
+struct Reports(SyncSender<Report>);
 
 // === impl Transactions ===
 
@@ -69,8 +67,8 @@ impl Transactions {
             .set("retry.backoff.ms", "5")
             .set("retry.backoff.max.ms", "100");
         let (tell, delivered) = sync_channel(RECORDS_MAX);
-        let reports = Reports { tell, context: Context::quiet(options) };
-        let producer: ThreadedProducer<Reports> = config.create_with_context(reports).map_err(Undone::Failed)?;
+        let reports = With { context: Context::quiet(options), own: Reports(tell) };
+        let producer: ThreadedProducer<With<Reports>> = config.create_with_context(reports).map_err(Undone::Failed)?;
         let transactions = Transactions { producer, delivered };
         transactions.insist(Instant::now() + PATIENCE, |producer| producer.init_transactions(CALL))?;
         Ok(transactions)
@@ -100,9 +98,9 @@ impl Transactions {
                 return Err(undone);
             }
             self.insist(deadline, |producer| producer.abort_transaction(CALL))?;
-            // Reports of what was thrown away with it.
+            // Reports of what was thrown away with it. The library counts other things too, of which no report comes.
             while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
-                self.delivered.recv_timeout(CALL).ok();
+                self.delivered.recv_timeout(LOOK).ok();
             }
             while self.delivered.try_recv().is_ok() {}
             let lasting = matches!(&undone, Undone::Refused(_, error) if is_too_large(error));
@@ -146,7 +144,7 @@ impl Transactions {
     fn insist(
         &self,
         deadline: Instant,
-        call: impl Fn(&ThreadedProducer<Reports>) -> Result<(), KafkaError>,
+        call: impl Fn(&ThreadedProducer<With<Reports>>) -> Result<(), KafkaError>,
     ) -> Result<(), Undone> {
         loop {
             match call(&self.producer) {
@@ -190,28 +188,12 @@ pub(super) fn is_too_large(error: &KafkaError) -> bool {
 
 // === impl Reports ===
 
-impl ClientContext for Reports {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = <Context as ClientContext>::ENABLE_REFRESH_OAUTH_TOKEN;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.context.log(level, facility, line);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.context.error(error, reason);
-    }
-
-    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.context.generate_oauth_token(config)
-    }
-}
-
-impl ProducerContext for Reports {
+impl ProducerContext for With<Reports> {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, at: usize) {
         let report = result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
         // There is room for all of a transaction; whoever waited is gone otherwise.
-        self.tell.try_send((at, report)).ok();
+        self.own.0.try_send((at, report)).ok();
     }
 }

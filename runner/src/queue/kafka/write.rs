@@ -1,13 +1,13 @@
 //! What we write about a job before its offset may move: to a tier, to the parked, to the dead letters. Pure, but for sending.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, NoCustomPartitioner, ProducerContext, ThreadedProducer};
 
-use super::client;
+use super::client::With;
 use super::enqueue::Batch;
 use super::envelope::{Buried, Envelope};
 use super::inbox::{Inbox, Written};
@@ -54,14 +54,10 @@ pub(super) enum Sent {
 }
 
 /// Hears what became of our records.
-#[derive(Debug)]
-pub(super) struct Deliveries {
-    pub(super) inbox: Arc<Inbox>,
-    pub(super) context: client::Context,
-}
+pub(super) struct Deliveries(pub(super) Arc<Inbox>);
 
 /// Our producer.
-pub(super) type Producer = ThreadedProducer<Deliveries>;
+pub(super) type Producer = ThreadedProducer<With<Deliveries>>;
 
 /// Why a job is written anew.
 #[derive(Debug)]
@@ -72,8 +68,8 @@ pub(super) enum Why {
     Interrupted,
     /// More is left of its delay than one tier holds.
     Moved,
-    /// It cannot start now, and others behind it could.
-    Crowded(UnixMs),
+    /// It cannot start now, and others behind it could: again after so long.
+    Crowded(Duration),
     /// Nobody serves its type.
     Unserved,
     /// It is none.
@@ -134,7 +130,7 @@ impl Write {
                 let due = envelope.due_at.unwrap_or(now);
                 tier_for(&mut envelope, due, names, now)
             }
-            Why::Crowded(due) => tier_for(&mut envelope, due, names, now),
+            Why::Crowded(delay) => tier_for(&mut envelope, now.plus(delay), names, now),
         };
         let keyed = *topic == names.parked || *topic == names.dead;
         let original = match &changed {
@@ -206,37 +202,14 @@ fn bury<'a>(envelope: &mut Envelope, failure: Failure, names: &'a Names, now: Un
 
 // === impl Deliveries ===
 
-impl ClientContext for Deliveries {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = <client::Context as ClientContext>::ENABLE_REFRESH_OAUTH_TOKEN;
-
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, line: &str) {
-        self.context.log(level, facility, line);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.context.error(error, reason);
-    }
-
-    fn stats_raw(&self, statistics: &[u8]) {
-        self.context.stats_raw(statistics);
-    }
-
-    fn generate_oauth_token(
-        &self,
-        config: Option<&str>,
-    ) -> Result<rdkafka::client::OAuthToken, Box<dyn std::error::Error>> {
-        self.context.generate_oauth_token(config)
-    }
-}
-
-impl ProducerContext<NoCustomPartitioner> for Deliveries {
+impl ProducerContext<NoCustomPartitioner> for With<Deliveries> {
     type DeliveryOpaque = Box<Sent>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
         match *sent {
             Sent::Settlement(delivery) => {
                 let result = result.as_ref().map(drop).map_err(|(error, _)| error.clone());
-                self.inbox.written(Written { delivery, result });
+                self.own.0.written(Written { delivery, result });
             }
             Sent::Enqueued(batch, at) => batch.answered(at, result),
         }

@@ -33,7 +33,7 @@ struct Row<'a> {
 pub(super) fn apply(
     connection: &Connection,
     records: &mut Records,
-    jobs: &[NewJob],
+    jobs: &[&NewJob],
     now: UnixMs,
     tally: &mut Tally,
 ) -> rusqlite::Result<Vec<Enqueued>> {
@@ -43,7 +43,7 @@ pub(super) fn apply(
     let mut answers = Vec::with_capacity(jobs.len());
     // Records of the jobs that have an answer, in their order.
     let mut added = Vec::with_capacity(jobs.len());
-    for job in jobs {
+    for &job in jobs {
         record = records.after(record, now);
         let (given, is_new) = match job {
             NewJob::Job { id: Some(id), .. } => (Some(id.clone()), identity::take(connection, id, record, now)?),

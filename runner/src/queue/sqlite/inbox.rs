@@ -77,6 +77,7 @@ pub(super) struct Settle {
 
 /// How it comes back.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are settled, and an allocation for each would cost more")]
 pub(super) enum How {
     /// Decided by the one path.
     Settled(Arc<Job>, Settlement, Told),
@@ -102,6 +103,18 @@ pub(super) enum Order {
     StopReceiving(oneshot::Sender<()>),
     /// Do what is under way, give everything up and end; nobody waits where the queue was dropped.
     Close(Option<oneshot::Sender<()>>),
+}
+
+// === impl Settle ===
+
+impl Settle {
+    /// The jobs that are added with it.
+    pub(super) fn follow_ups(&self) -> &[NewJob] {
+        match &self.how {
+            How::Settled(_, settlement, _) => &settlement.follow_ups,
+            How::Dropped { .. } => &[],
+        }
+    }
 }
 
 // === impl Inbox ===
@@ -232,6 +245,17 @@ impl State {
         self.settles.is_empty() && self.enqueues.is_empty()
     }
 
+    /// How many settlements one transaction takes, of which some bring jobs.
+    fn settles_for_now(&self) -> usize {
+        let mut jobs = 0;
+        let fit = self.settles.iter().take(SETTLES_MAX).take_while(|settle| {
+            let before = jobs;
+            jobs += settle.follow_ups().len();
+            before == 0 || jobs <= ENQUEUED_JOBS_MAX
+        });
+        fit.count()
+    }
+
     /// Takes out what there is to do.
     pub(super) fn take(&mut self) -> Work {
         let mut jobs = 0;
@@ -241,8 +265,9 @@ impl State {
         });
         let enqueues = enqueues.count();
         self.asked = false;
+        let settles = self.settles_for_now();
         Work {
-            settles: first(&mut self.settles, SETTLES_MAX),
+            settles: first(&mut self.settles, settles),
             enqueues: first(&mut self.enqueues, enqueues),
             orders: std::mem::take(&mut self.orders),
             demand: if self.stopped { None } else { self.demand.clone() },

@@ -10,7 +10,7 @@ use super::tally::{ROW_BYTES, Tally};
 use crate::clock::UnixMs;
 use crate::job::Job;
 use crate::outcome::{Disposition, Failure, RetryAfter};
-use crate::queue::{AttemptRecord, Keep, Receipt, Settled, Settlement};
+use crate::queue::{AttemptRecord, Keep, NewJob, Receipt, Settled, Settlement};
 
 /// So many failed attempts are kept from the first on, and so many of the last.
 const FIRST_KEPT: usize = 3;
@@ -66,6 +66,12 @@ pub(super) fn apply(
             Ok(Settled::Fenced)
         })
         .collect()
+}
+
+/// The jobs that come with the settlements that were applied.
+pub(super) fn follow_ups<'a>(settles: &'a [Settle], settled: &[Settled]) -> Vec<&'a NewJob> {
+    let applied = settles.iter().zip(settled).filter(|(_, settled)| **settled == Settled::Settled);
+    applied.flat_map(|(settle, _)| settle.follow_ups()).collect()
 }
 
 fn one(

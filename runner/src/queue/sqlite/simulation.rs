@@ -130,7 +130,7 @@ impl Disk {
             return None;
         }
         let mut statement = self.reader.prepare_cached(
-            "select record, cast(body as integer), id, job_type, state, runner, fence, run_at_ms, attempt, failures,
+            "select record, cast(ltrim(body, '{\"n:') as integer), id, job_type, state, runner, fence, run_at_ms, attempt, failures,
                     interruptions, retries, deaths, requeues, kind from job order by record",
         );
         let statement = statement.as_mut().unwrap();

@@ -15,7 +15,7 @@ use super::runners::{End, Peers, Registration};
 use super::tally::Tally;
 use super::upkeep::Sweep;
 use super::{Shared, dead, enqueue, fault, settle};
-use crate::queue::{Demand, Enqueued, QueueError, Settled};
+use crate::queue::{Demand, Enqueued, NewJob, QueueError, Settled};
 
 mod lease;
 
@@ -250,8 +250,13 @@ impl Writer {
         sync(&self.connection, &mut self.syncs, writes)?;
         let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         done.settled = settle::apply(&transaction, &work.settles, self.shared.keep, now, &mut done.tally)?;
+        let follow_ups = settle::follow_ups(&work.settles, &done.settled);
+        if !follow_ups.is_empty() {
+            enqueue::apply(&transaction, &mut self.records, &follow_ups, now, &mut done.tally)?;
+        }
         for (at, enqueue) in work.enqueues.iter().enumerate() {
-            let added = enqueue::apply(&transaction, &mut self.records, &enqueue.jobs, now, &mut done.tally);
+            let jobs: Vec<&NewJob> = enqueue.jobs.iter().collect();
+            let added = enqueue::apply(&transaction, &mut self.records, &jobs, now, &mut done.tally);
             done.enqueued.push(added.map_err(|e| Failed::Enqueue(at, e))?);
         }
         for order in &work.orders {

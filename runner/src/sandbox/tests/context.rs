@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use super::*;
+use crate::grants::Grants;
 use crate::limits::Reuse;
 
 pub(super) fn attentive(settings: &[(&str, i64)]) -> Component {
-    SANDBOX.load(&guests::attentive(settings), &limits()).unwrap()
+    SANDBOX.load(&guests::attentive(settings), &limits(), &Grants::default()).unwrap()
 }
 
 pub(super) fn reusing(settings: &[(&str, i64)], jobs: u32) -> Component {
@@ -109,7 +110,7 @@ fn first_instance_is_set_up_before_a_job_comes() {
 #[test]
 fn instances_that_wait_are_torn_down_when_they_are_idle_and_when_their_component_goes() {
     let sandbox = Sandbox::new(Config { slots: 2, threads: 1, ..config() }).unwrap();
-    let component = sandbox.load(&guests::attentive(&[]), &limits()).unwrap();
+    let component = sandbox.load(&guests::attentive(&[]), &limits(), &Grants::default()).unwrap();
     let ear = Arc::new(Ear::default());
     let log: Arc<dyn GuestLog> = Arc::clone(&ear) as _;
     let reuse = |idle| Reuse { jobs: 100, idle, instances: 4 };
@@ -136,7 +137,7 @@ fn instances_that_wait_are_torn_down_when_they_are_idle_and_when_their_component
 #[test]
 fn tear_down_that_hangs_is_broken_off_when_nobody_waits_any_more() {
     let sandbox = Sandbox::new(Config { slots: 2, threads: 1, ..config() }).unwrap();
-    let component = sandbox.load(&guests::attentive(&[("tear-down", 3)]), &limits()).unwrap();
+    let component = sandbox.load(&guests::attentive(&[("tear-down", 3)]), &limits(), &Grants::default()).unwrap();
     let component = component.reusing(Reuse { jobs: 100, idle: Duration::from_secs(600), instances: 4 });
     let ear = Arc::new(Ear::default());
     let log: Arc<dyn GuestLog> = Arc::clone(&ear) as _;

@@ -7,7 +7,7 @@ use super::*;
 
 #[track_caller]
 fn refused(file: &[u8]) -> LoadError {
-    SANDBOX.load(file, &limits()).expect_err("this file is no handler")
+    SANDBOX.load(file, &limits(), &Grants::default()).expect_err("this file is no handler")
 }
 
 fn module(wit: &str, world: &str) -> Vec<u8> {
@@ -20,7 +20,7 @@ fn components_and_core_modules_load_and_say_what_they_are() {
     assert_eq!(component.facts().kind, Some(FileKind::Component));
     assert!(component.facts().exports.contains(&"sandhog:jobs/handler@1.0.0".to_owned()));
     assert_eq!((component.facts().memories, component.facts().from_cache), (Some(1), false));
-    let module = SANDBOX.load(&module(&guests::contract(), "job-handler"), &limits()).unwrap();
+    let module = SANDBOX.load(&module(&guests::contract(), "job-handler"), &limits(), &Grants::default()).unwrap();
     assert_eq!(module.facts().kind, Some(FileKind::CoreModule));
     assert_eq!(run(&module, "", &limits()).0.outcome, Outcome::Complete { result: None });
     assert!(PREVIEW1.facts().imports.iter().any(|import| import.starts_with("wasi:cli/exit@0.2.")));
@@ -53,7 +53,11 @@ fn cut_and_mangled_files_are_refused() {
             let mut mangled = file.clone();
             mangled[at] ^= 0x55;
             // It may still be a handler. What counts is that there is an answer.
-            drop(SANDBOX.load(&mangled, &Limits { timeout: Duration::from_millis(200), ..limits() }));
+            drop(SANDBOX.load(
+                &mangled,
+                &Limits { timeout: Duration::from_millis(200), ..limits() },
+                &Grants::default(),
+            ));
         }
     }
 }
@@ -75,7 +79,7 @@ fn another_version_of_the_contract_is_named() {
     // A later version of the same track is the same contract.
     let wit = guests::contract().replace("sandhog:jobs@1.0.0", "sandhog:jobs@1.3.0");
     let wat = guests::text("idle").replace("sandhog:jobs/handler@1.0.0", "sandhog:jobs/handler@1.3.0");
-    SANDBOX.load(&guests::module(&wat, &wit, "job-handler"), &limits()).unwrap();
+    SANDBOX.load(&guests::module(&wat, &wit, "job-handler"), &limits(), &Grants::default()).unwrap();
 }
 
 #[test]
@@ -92,7 +96,7 @@ fn handler_of_another_type_is_refused() {
 }
 
 #[test]
-fn import_that_is_not_offered_is_refused_by_its_name() {
+fn import_that_is_not_granted_is_refused_by_its_name_with_the_line_that_grants_it() {
     let wit = format!(
         "{}\nworld w {{ include job-handler; import wasi:http/outgoing-handler@0.2.0; }}
         package wasi:http@0.2.0 {{ interface outgoing-handler {{ handle: func(); }} }}",
@@ -101,11 +105,26 @@ fn import_that_is_not_offered_is_refused_by_its_name() {
     let wat = guests::text("idle")
         .replace("(module", r#"(module (import "wasi:http/outgoing-handler@0.2.0" "handle" (func))"#);
     let error = refused(&guests::module(&wat, &wit, "w"));
-    assert_eq!(error, LoadError::Imports { names: vec!["wasi:http/outgoing-handler@0.2.0".to_owned()] });
-    let inspection = SANDBOX.inspect(&guests::module(&wat, &wit, "w"), &limits());
+    let names = vec!["wasi:http/outgoing-handler@0.2.0".to_owned()];
+    assert_eq!(error, LoadError::NotGranted { names, lines: vec![r#"http = ["https://HOST"]"#] });
+    let hint = r#"write into `[grants]` of its manifest: http = ["https://HOST"]"#;
+    assert_eq!(error.hint().as_deref(), Some(hint));
+    let inspection = SANDBOX.inspect(&guests::module(&wat, &wit, "w"), &limits(), &Grants::default());
     assert_eq!(inspection.error, Some(error));
     assert_eq!(inspection.facts.imports, ["wasi:http/outgoing-handler@0.2.0", "sandhog:jobs/types@1.0.0"]);
     assert!(inspection.facts.exports.contains(&"sandhog:jobs/handler@1.0.0".to_owned()));
+}
+
+#[test]
+fn import_that_is_not_offered_is_refused_by_its_name() {
+    let wit = format!(
+        "{}\nworld w {{ include job-handler; import wasi:nn/graph@0.2.0; }}
+        package wasi:nn@0.2.0 {{ interface graph {{ load: func(); }} }}",
+        guests::contract()
+    );
+    let wat = guests::text("idle").replace("(module", r#"(module (import "wasi:nn/graph@0.2.0" "load" (func))"#);
+    let error = refused(&guests::module(&wat, &wit, "w"));
+    assert_eq!(error, LoadError::Imports { names: vec!["wasi:nn/graph@0.2.0".to_owned()] });
 }
 
 #[test]
@@ -125,19 +144,19 @@ fn exports_of_the_contract_must_be_of_its_type() {
 #[test]
 fn component_that_needs_more_than_its_limits_is_refused() {
     let limits = Limits { memory_bytes: 64 << 10, ..limits() };
-    let error = SANDBOX.load(&guests::guest("idle"), &limits).unwrap_err();
+    let error = SANDBOX.load(&guests::guest("idle"), &limits, &Grants::default()).unwrap_err();
     let (wanted, limit) = (128 << 10, 64 << 10);
     assert_eq!(error, LoadError::TooBig { what: "bytes of memory", wanted, limit });
     let limits = Limits { table_elements: 0, ..super::limits() };
     assert!(matches!(
-        SANDBOX.load(&guests::guest("obedient"), &limits),
+        SANDBOX.load(&guests::guest("obedient"), &limits, &Grants::default()),
         Err(LoadError::TooBig { what: "table elements", .. })
     ));
 }
 
 #[test]
 fn component_that_does_not_start_is_refused() {
-    let error = SANDBOX.load(&guests::guest("start"), &short()).unwrap_err();
+    let error = SANDBOX.load(&guests::guest("start"), &short(), &Grants::default()).unwrap_err();
     assert_eq!(error.to_string(), "cannot be instantiated: timeout: 100 ms");
 }
 
@@ -146,7 +165,7 @@ fn compiled_code_is_kept_and_a_damaged_file_only_costs_compiling_again() {
     let dir = tempfile::tempdir().unwrap();
     let compiled = dir.path().join("compiled");
     let sandbox = || Sandbox::new(Config { slots: 1, compiled_dir: Some(compiled.clone()), ..config() }).unwrap();
-    let load = || sandbox().load(&guests::guest("obedient"), &limits()).unwrap();
+    let load = || sandbox().load(&guests::guest("obedient"), &limits(), &Grants::default()).unwrap();
     assert!(!load().facts().from_cache);
     assert_eq!(fs::metadata(&compiled).unwrap().permissions().mode() & 0o777, 0o700);
     let kept = load();
@@ -190,7 +209,7 @@ fn compiled_code_is_not_kept_where_others_could_write() {
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o770)).unwrap();
     let config = Config { slots: 1, compiled_dir: Some(dir.path().to_owned()), ..config() };
     let sandbox = Sandbox::new(config).unwrap();
-    sandbox.load(&guests::guest("idle"), &limits()).unwrap();
+    sandbox.load(&guests::guest("idle"), &limits(), &Grants::default()).unwrap();
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
@@ -199,7 +218,7 @@ fn whatever_stands_in_the_cache_only_what_was_written_there_is_loaded() {
     let dir = tempfile::tempdir().unwrap();
     let compiled = dir.path().join("compiled");
     let sandbox = Sandbox::new(Config { slots: 1, compiled_dir: Some(compiled.clone()), ..config() }).unwrap();
-    sandbox.load(&guests::guest("idle"), &limits()).unwrap();
+    sandbox.load(&guests::guest("idle"), &limits(), &Grants::default()).unwrap();
     let paths = fs::read_dir(&compiled).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> = paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect();
     // `.cwasm` before `.json`.
@@ -212,7 +231,8 @@ fn whatever_stands_in_the_cache_only_what_was_written_there_is_loaded() {
         // A note is JSON; code is not.
         let spoiled = &files[usize::from(bytes.starts_with(b"{"))];
         fs::write(&spoiled.0, bytes).unwrap();
-        let component = sandbox.load(&guests::guest("idle"), &limits()).expect("it is compiled again");
+        let component =
+            sandbox.load(&guests::guest("idle"), &limits(), &Grants::default()).expect("it is compiled again");
         let code = fs::read(&files[0].0).unwrap();
         assert!(!component.facts().from_cache || code == files[0].1, "code that was not written by us");
         assert_eq!(run(&component, "", &limits()).0.outcome, Outcome::Complete { result: None });

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::*;
+use crate::grants::Grants;
 use crate::limits::Reuse;
 
 fn reuse(jobs: u32) -> Reuse {
@@ -112,7 +113,7 @@ fn memory_that_jobs_leave_behind_counts_for_those_after_them() {
 #[test]
 fn what_a_guest_says_is_said_of_the_job_it_works_now() {
     let module = guests::module(&guests::text("preview1"), &guests::contract(), "job-handler");
-    let component = SANDBOX.load(&module, &limits()).unwrap().reusing(reuse(100));
+    let component = SANDBOX.load(&module, &limits(), &Grants::default()).unwrap().reusing(reuse(100));
     let ear = Arc::new(Ear::default());
     let log: Arc<dyn GuestLog> = Arc::clone(&ear) as _;
     let runtime = Builder::new_current_thread().build().unwrap();
@@ -168,7 +169,7 @@ fn types_do_not_share_an_instance() {
 #[test]
 fn waiting_instances_take_no_room_from_attempts() {
     let sandbox = Sandbox::new(Config { slots: 2, threads: 1, ..config() }).unwrap();
-    let load = |text: &str| sandbox.load(&guests::guest(text), &limits()).unwrap();
+    let load = |text: &str| sandbox.load(&guests::guest(text), &limits(), &Grants::default()).unwrap();
     let obedient = load("obedient");
     // More than can be kept: what there is no room for ends.
     let many: Vec<Component> = (0..50).map(|_| obedient.clone().reusing(reuse(100))).collect();

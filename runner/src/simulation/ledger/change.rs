@@ -1,6 +1,7 @@
 //! What may become of a row: each change must follow from what the ledger heard.
 
-use super::{Answer, Fate, Ledger, Right};
+use super::asked::Answer;
+use super::{Fate, Ledger, Right};
 use crate::clock::UnixMs;
 use crate::outcome::{Disposition, RetryAfter};
 use crate::queue::Settlement;
@@ -58,7 +59,10 @@ impl Change<'_> {
     /// A new row: what was asked for.
     fn comes(&self, row: &Row) -> Result<Vec<Way>, &'static str> {
         let Some(asked) = self.ledger.jobs.get(&row.number) else { return Err("nobody asked for this job") };
-        let refused = matches!(asked.answer, Some(Answer::Refused | Answer::Duplicate));
+        let refused = match asked.follow_up {
+            Some(_) => asked.answer.is_some() || !self.ledger.due.contains(&row.number),
+            None => matches!(asked.answer, Some(Answer::Refused | Answer::Duplicate)),
+        };
         if asked.process != self.process || refused || asked.ended {
             return Err("this job must not come now");
         }

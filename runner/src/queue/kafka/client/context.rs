@@ -46,6 +46,12 @@ struct State {
     away: bool,
 }
 
+/// What one of our clients hears: what all of them report, and what is its own.
+pub(crate) struct With<T> {
+    pub(crate) context: Context,
+    pub(crate) own: T,
+}
+
 /// A client that says at once again that it reaches no broker, when one just answered, is not right.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -210,6 +216,26 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {}
+
+impl<T: Send + Sync + 'static> ClientContext for With<T> {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = Context::ENABLE_REFRESH_OAUTH_TOKEN;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.context.log(level, facility, line);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.context.stats_raw(statistics);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.context.error(error, reason);
+    }
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.context.generate_oauth_token(config)
+    }
+}
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -13,9 +13,9 @@ pub(crate) fn explain(error: &KafkaError, what: &str, name: &str) -> QueueError 
         Some(Code::TopicAuthorizationFailed) => Some(
             "allow this user to read, write, describe and create the topic, and the topics that begin with its name and a dot",
         ),
-        Some(Code::GroupAuthorizationFailed) => {
-            Some("allow this user to read the consumer group, or name another in `queue.kafka.consumer_group`")
-        }
+        Some(Code::GroupAuthorizationFailed) => Some(
+            "allow this user to read the consumer group and that with `.delays` behind its name, or name another in `queue.kafka.consumer_group`",
+        ),
         Some(Code::ClusterAuthorizationFailed) => {
             Some("allow this user to write idempotently (`IdempotentWrite` on the cluster) and to create topics")
         }

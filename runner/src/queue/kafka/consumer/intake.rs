@@ -1,15 +1,19 @@
 //! What comes in: records out of the partitions, into lanes, out to whoever has room.
 
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::message::{BorrowedMessage, Message};
 
 use super::Consumer;
-use crate::queue::kafka::flight::{Content, Flight};
+use crate::clock::UnixMs;
+use crate::queue::kafka::flight::{Content, Flight, Room};
 use crate::queue::kafka::group::{Group, Partition};
+use crate::queue::kafka::groups::Groups;
 use crate::queue::kafka::record::{Read, Record};
-use crate::queue::kafka::tier::{self, Then};
+use crate::queue::kafka::tier::{self, TIERS, Then};
 use crate::queue::kafka::topics::Role;
 use crate::queue::kafka::write::Why;
 use crate::queue::kafka::{Options, Shared};
@@ -30,33 +34,52 @@ const WINDOW_MIN: usize = 16;
 /// The same of a tier's partition: its records wait in hand.
 const TIER_WINDOW: usize = 1_024;
 
-/// How long what crowds a partition waits elsewhere.
-const CROWDED: Duration = Duration::from_secs(10);
+/// How far ahead a tier is read: what it holds comes due in its order, and what is due later is better kept there than here.
+const TIER_AHEAD: Duration = Duration::from_secs(2);
+
+/// The tiers in which what crowds a partition waits: each time it is set aside in a longer one.
+const ASIDE: RangeInclusive<usize> = 1..=3;
+
+/// How often is looked for what crowds its partition.
+const LOOK_FOR_CROWDS: Duration = Duration::from_secs(1);
+
+/// What became of a record that was read.
+enum Taken {
+    /// It was done before.
+    DoneBefore,
+    /// It waits until somebody has room for it.
+    Waits,
+    /// It waits for its time.
+    WaitsUntil(UnixMs),
+    /// It is to be written elsewhere.
+    Written(i64, Why),
+}
 
 impl Consumer {
     /// Takes in as much as there is room for. Answers whether there may be more.
     pub(super) fn take_in(&mut self) -> bool {
-        let Consumer { shared, group: Some(group), flight, .. } = self else { return false };
-        let windows = windows(group, shared);
+        let Consumer { shared, groups, flight, .. } = self;
+        let windows = windows(groups, shared);
+        let far = shared.options.clock.now().plus(TIER_AHEAD);
         let (mut taken, mut more) = (0, false);
         let mut written = Vec::new();
-        for (tenure, partition) in &mut group.partitions {
-            let window = match partition.role {
-                Role::Jobs(topic) => windows[topic],
-                Role::Tier(..) => TIER_WINDOW,
-            };
+        for (tenure, partition) in groups.partitions() {
+            let room = room(partition.role, &windows, &shared.options);
             let mut quantum = QUANTUM;
-            while partition.has_room(window) && flight.has_room(&shared.options) {
+            while partition.has_room(room.window, far) && flight.has_room(&shared.options) {
                 if quantum == 0 || taken == TAKEN_MAX {
                     more = true;
                     break;
                 }
-                match partition.queue.poll(Duration::ZERO) {
+                match partition.reader.next() {
                     Some(Ok(message)) => {
-                        let place = (*tenure, partition.role, window);
-                        let to_write = accept(&message, place, &mut partition.offsets, flight, shared);
-                        partition.dirty |= to_write.is_none();
-                        written.extend(to_write.flatten());
+                        let place = (tenure, partition.role, room);
+                        match accept(&message, place, &mut partition.offsets, flight, shared) {
+                            Taken::DoneBefore => partition.dirty = true,
+                            Taken::Waits => {}
+                            Taken::WaitsUntil(at) => partition.next_due = Some(at),
+                            Taken::Written(delivery, why) => written.push((delivery, why)),
+                        }
                     }
                     Some(Err(error)) => shared.hear(&error, "cannot read topic", &partition.topic),
                     None => break,
@@ -71,8 +94,30 @@ impl Consumer {
         more
     }
 
+    /// Sets aside what cannot start now and fills its partition's window, so that what stands behind it comes through.
+    pub(super) fn set_aside(&mut self) {
+        if Instant::now() < self.look_for_crowds_at {
+            return;
+        }
+        self.look_for_crowds_at = Instant::now() + LOOK_FOR_CROWDS;
+        let Consumer { shared, groups, flight, .. } = self;
+        let windows = windows(groups, shared);
+        let roles: HashMap<i64, Role> = groups.partitions().map(|(tenure, held)| (tenure, held.role)).collect();
+        let none = Room { window: 0, bytes: usize::MAX };
+        let room_of = |tenure| roles.get(&tenure).map_or(none, |role| room(*role, &windows, &shared.options));
+        for delivery in flight.surplus(room_of, Instant::now()) {
+            let role = self.flight.get(delivery).and_then(|held| roles.get(&held.tenure));
+            if let Some(role) = role {
+                self.write(delivery, Why::Crowded(aside(*role)), None);
+            }
+        }
+    }
+
     pub(super) fn hand_over(&mut self) {
-        let Some(demand) = self.demand.as_ref().filter(|_| !self.verifying && !self.stopped) else { return };
+        let Some(demand) = self.demand.as_ref().filter(|_| !self.stopped) else { return };
+        if self.groups.iter().any(Group::is_doubted) {
+            return;
+        }
         let mut received = self.flight.hand_out(demand);
         for (delivery, deaths) in self.suspects.judge(&mut received) {
             self.bury_suspect(delivery, deaths);
@@ -85,18 +130,17 @@ impl Consumer {
     }
 }
 
-/// Takes a record in, and says what is to be written of it, if anything. None: it was done before.
-#[expect(clippy::option_option, reason = "done before, or new; and of the new ones some are written elsewhere")]
+/// Takes a record in.
 fn accept(
     message: &BorrowedMessage<'_>,
-    (tenure, role, window): (i64, Role, usize),
+    (tenure, role, room): (i64, Role, Room),
     offsets: &mut Offsets,
     flight: &mut Flight,
     shared: &Shared,
-) -> Option<Option<(i64, Why)>> {
+) -> Taken {
     let offset = message.offset();
     if !offsets.receive(offset) {
-        return None;
+        return Taken::DoneBefore;
     }
     let record = Record::of(message);
     let value = message.payload().unwrap_or_default();
@@ -105,7 +149,7 @@ fn accept(
         Read::Job(job) => job,
         Read::Malformed(why) => {
             let delivery = flight.add(tenure, offset, record, Content::Malformed(value.to_vec()));
-            return Some(Some((delivery, Why::Malformed(why.to_string()))));
+            return Taken::Written(delivery, Why::Malformed(why.to_string()));
         }
     };
     let now = shared.options.clock.now();
@@ -117,26 +161,44 @@ fn accept(
     let delivery = flight.add(tenure, offset, record, Content::Job(Arc::new(job)));
     match then {
         Then::Run(at) if at <= now => {}
-        then => {
+        Then::Run(at) | Then::Move(at) => {
             flight.wait_for_time(delivery, then);
-            return Some(None);
+            return Taken::WaitsUntil(at);
         }
     }
     if !flight.may_serve(&job_type) {
-        return Some(Some((delivery, Why::Unserved)));
+        return Taken::Written(delivery, Why::Unserved);
     }
-    if matches!(role, Role::Jobs(_)) && flight.crowds(&job_type, tenure, window, Instant::now()) {
-        return Some(Some((delivery, Why::Crowded(now.plus(CROWDED)))));
+    if flight.crowds(&job_type, tenure, room, Instant::now()) {
+        return Taken::Written(delivery, Why::Crowded(aside(role)));
     }
     flight.wait(delivery);
-    Some(None)
+    Taken::Waits
+}
+
+/// For how long a record is set aside. In the last tier it stays for that long again and again, so that a million of them are not
+/// written anew every few seconds.
+fn aside(role: Role) -> Duration {
+    let tier = match role {
+        Role::Jobs(_) => *ASIDE.start(),
+        Role::Tier(_, tier) => (tier + 1).clamp(*ASIDE.start(), *ASIDE.end()),
+    };
+    TIERS[tier].delay
+}
+
+fn room(role: Role, windows: &[usize], options: &Options) -> Room {
+    let window = match role {
+        Role::Jobs(topic) => windows[topic],
+        Role::Tier(..) => TIER_WINDOW,
+    };
+    Room { window, bytes: usize::try_from(options.in_flight_bytes).unwrap_or(usize::MAX) }
 }
 
 /// How much of each job topic's partitions may be in flight: the same for all topics together, whatever they have.
-fn windows(group: &Group, shared: &Shared) -> Vec<usize> {
+fn windows(groups: &Groups, shared: &Shared) -> Vec<usize> {
     let topics = shared.topics.jobs.len();
     let mut held = vec![0; topics];
-    for partition in group.partitions.values() {
+    for partition in groups.iter().flat_map(|group| group.partitions.values()) {
         if let Role::Jobs(topic) = partition.role {
             held[topic] += 1;
         }
@@ -148,8 +210,13 @@ fn windows(group: &Group, shared: &Shared) -> Vec<usize> {
 // === impl Partition ===
 
 impl Partition {
-    fn has_room(&self, window: usize) -> bool {
-        !self.leaving && !self.overflows && self.offsets.in_flight() < window
+    /// Whether there is something to be read, and room for it; of a tier only what is due before it is `far`.
+    fn has_room(&self, window: usize, far: UnixMs) -> bool {
+        self.reader.is_filled()
+            && !self.leaving
+            && !self.overflows
+            && self.offsets.in_flight() < window
+            && self.next_due.is_none_or(|due| due <= far)
     }
 }
 

@@ -1,14 +1,19 @@
 //! Partitions that come and go, and the doubt whether they are still ours.
 
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
+use rdkafka::TopicPartitionList;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::{Consumer, LAST_COMMIT, Leaving};
+use super::committing::commit_now;
+use super::{Consumer, LAST_COMMIT, LEAVE};
 use crate::queue::kafka::flight::Stage;
-use crate::queue::kafka::group::{Group, Partition};
+use crate::queue::kafka::group::{Group, Leaving, Partition};
+use crate::queue::kafka::groups::Side;
+use crate::queue::kafka::right::Right;
 use crate::queue::kafka::topics::Role;
-use crate::queue::kafka::{GroupProtocol, Shared, client, parked};
+use crate::queue::kafka::{GroupProtocol, client, parked};
 
 /// How long what runs may run on when its partition is asked for.
 const GIVE_UP: Duration = Duration::from_secs(30);
@@ -17,22 +22,32 @@ const GIVE_UP: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(1);
 
 impl Consumer {
-    /// Joins the group when somebody wants jobs, hears what changes, and follows.
+    /// Joins the groups when somebody wants jobs, hears what changes, and follows.
     pub(super) fn meet(&mut self) {
-        if self.group.is_none() {
-            return self.join();
-        }
-        if let Some(error) = self.group.as_ref().and_then(Group::poll) {
-            return self.end_membership(&error);
-        }
-        match self.leaving.take() {
-            Some(leaving) => self.give_up(leaving),
-            None => self.follow(),
+        self.join();
+        for side in Side::BOTH {
+            let Some(group) = self.groups.get_mut(side) else { continue };
+            if let Some(error) = group.poll() {
+                self.end_membership(side, &error);
+                continue;
+            }
+            match group.leaving.take() {
+                Some(leaving) => self.give_up(side, leaving),
+                None => self.follow(side),
+            }
+            // Nothing of what is left was received: whoever has it, nothing of it runs here.
+            if let Some(group) = self.groups.get_mut(side)
+                && group.is_doubted()
+                && !group.can_be_verified()
+            {
+                hold_again(group, &self.shared.right);
+            }
         }
     }
 
-    pub(super) fn join(&mut self) {
-        if self.demand.is_none() || self.stopped || Instant::now() < self.join_at {
+    fn join(&mut self) {
+        let is_whole = Side::BOTH.into_iter().all(|side| self.groups.get(side).is_some());
+        if is_whole || self.demand.is_none() || self.stopped || Instant::now() < self.join_at {
             return;
         }
         self.join_at = Instant::now() + AGAIN;
@@ -41,139 +56,179 @@ impl Consumer {
         {
             tracing::warn!("{error}: a job that brings down this runner goes unnoticed");
         }
-        let Shared { options, topics, context, inbox, .. } = &*self.shared;
-        match Group::join(options, topics, self.protocol, context, inbox) {
-            Ok(group) => {
-                self.group = Some(group);
-                self.follow_parked();
+        for side in Side::BOTH {
+            if self.groups.get(side).is_some() {
+                continue;
             }
-            Err(error) => {
-                self.shared.inbox.lock().failure = Some(error);
-                self.shared.inbox.changed.notify_waiters();
+            self.numbers += 1;
+            match Group::join(&self.shared, side, self.protocol, self.numbers) {
+                Ok(group) => self.groups.join(side, group),
+                Err(error) => {
+                    self.shared.inbox.lock().failure = Some(error);
+                    self.shared.inbox.changed.notify_waiters();
+                    return;
+                }
             }
         }
+        self.follow_parked();
     }
 
-    fn end_membership(&mut self, error: &KafkaError) {
+    fn end_membership(&mut self, side: Side, error: &KafkaError) {
         if client::is_refusal(error) {
-            let group = self.shared.options.group.clone();
+            let group = side.group(&self.shared.options);
             self.shared.hear(error, "cannot take jobs with the consumer group", &group);
         }
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnreleasedInstanceId) {
+            return self.wait_for_session(side);
+        }
         let may_choose = self.shared.options.group_protocol == GroupProtocol::Auto;
-        if client::is_unsupported(error) && may_choose && self.protocol == client::Protocol::Consumer {
-            // It has the newer protocol, and was told not to use it, which only shows now.
+        let newer = self.groups.get(side).is_some_and(|group| group.protocol == client::Protocol::Consumer);
+        if !(client::is_unsupported(error) && may_choose && newer) {
+            return self.join_anew(side, error);
+        }
+        // It has the newer protocol, and was told not to use it, which only shows now, and in each group.
+        if std::mem::replace(&mut self.protocol, client::Protocol::Classic) == client::Protocol::Consumer {
             tracing::info!(
                 "the broker does not take the newer group protocol: the runner goes on with the classic one"
             );
-            self.protocol = client::Protocol::Classic;
-            if let Some(group) = self.group.take() {
-                self.leave(group);
-            }
-            return;
         }
-        self.join_anew(error);
+        self.end(side);
     }
 
-    /// This membership is over: all that was held is somebody else's.
-    pub(super) fn join_anew(&mut self, error: &KafkaError) {
+    /// With the newer protocol, who is back before the session of his own former process is over is not let in.
+    fn wait_for_session(&mut self, side: Side) {
+        if !std::mem::replace(&mut self.waits_for_session, true) {
+            let name = side.group(&self.shared.options);
+            tracing::warn!(
+                "consumer group `{name}` still has a member with this runner's `group.instance.id`: its session is waited \
+                 for, which is for ever if another runner has the same"
+            );
+        }
+        self.end(side);
+    }
+
+    fn join_anew(&mut self, side: Side, error: &KafkaError) {
+        let name = side.group(&self.shared.options);
         tracing::warn!(
-            "the consumer group has put this runner out ({error}): it joins anew, and what ran may run again"
+            "consumer group `{name}` has put this runner out ({error}): it joins anew, and what ran may run again"
         );
-        let Some(group) = self.group.take() else { return };
+        self.end(side);
+    }
+
+    /// This membership is over: all that was held by it is somebody else's. It is followed by another.
+    fn end(&mut self, side: Side) {
+        let Some(group) = self.groups.take(side) else { return };
         for tenure in group.partitions.keys() {
             self.shared.right.lose(*tenure);
         }
-        for delivery in self.flight.all() {
+        for delivery in self.flight.of(|tenure| group.partitions.contains_key(&tenure)) {
             self.flight.remove(delivery);
         }
-        self.leaving = None;
-        self.verifying = false;
         self.join_at = Instant::now() + AGAIN;
-        self.leave(group);
+        group.leave();
+        self.say_tiers();
     }
 
-    fn leave(&self, group: Group) {
-        let left = std::thread::Builder::new().name("queue-leaver".to_owned()).spawn(move || group.leave());
-        if let Err(error) = left {
-            tracing::warn!("cannot start the thread that leaves the consumer group: {error}");
+    /// Leaves the groups, and waits until the others know, but not for long.
+    pub(super) fn leave(&mut self) {
+        let until = Instant::now() + LEAVE;
+        let left = Side::BOTH.map(|side| self.groups.take(side).map(Group::leave));
+        for gone in left.into_iter().flatten() {
+            let wait = until.saturating_duration_since(Instant::now());
+            if gone.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                tracing::warn!(
+                    "the consumer group does not let this runner go: its partitions are free after the session"
+                );
+            }
         }
     }
 
-    pub(super) fn follow(&mut self) {
-        let Some(group) = &mut self.group else { return };
+    fn follow(&mut self, side: Side) {
+        let Some(group) = self.groups.get(side) else { return };
         match group.change() {
             None => {}
-            Some((true, _)) if Instant::now() < self.ask_at => {}
-            Some((true, list)) => {
-                let before = self.tenures;
-                let tenures = &mut self.tenures;
-                let next = || {
-                    *tenures += 1;
-                    *tenures
-                };
-                if let Err(error) = group.assign(&list, &self.shared.topics, &self.shared.inbox, next) {
-                    tracing::debug!("cannot take partitions on: {error}");
-                    self.ask_at = Instant::now() + AGAIN / 4;
-                }
-                for tenure in before + 1..=self.tenures {
-                    self.shared.right.gain(tenure);
-                }
-                self.suspects.look(self.shared.options.clock.now());
-                self.say_tiers();
-            }
-            Some((false, list)) => {
-                let tenures = group.tenures(&list);
-                let lost = group.is_lost();
-                for tenure in &tenures {
-                    self.shared.right.lose(*tenure);
-                    if let Some(partition) = group.partitions.get_mut(tenure) {
-                        partition.leaving = true;
-                    }
-                    for delivery in self.flight.of_tenure(*tenure) {
-                        let stage = self.flight.get(delivery).map(|held| &held.stage);
-                        if lost || matches!(stage, Some(Stage::Waiting | Stage::Timed(_))) {
-                            self.flight.remove(delivery);
-                        }
-                    }
-                }
-                self.give_up(Leaving { list, tenures, since: Instant::now() });
+            Some((true, _)) if Instant::now() < group.ask_at => {}
+            Some((true, list)) => self.take_on(side, &list),
+            Some((false, list)) => self.begin_to_give_up(side, list),
+        }
+    }
+
+    fn take_on(&mut self, side: Side, list: &TopicPartitionList) {
+        let Some(group) = self.groups.get_mut(side) else { return };
+        self.waits_for_session = false;
+        let before = self.numbers;
+        let numbers = &mut self.numbers;
+        let next = || {
+            *numbers += 1;
+            *numbers
+        };
+        if let Err(error) = group.assign(list, &self.shared.topics, &self.shared.inbox, next) {
+            tracing::debug!("cannot take partitions on: {error}");
+            group.ask_at = Instant::now() + AGAIN / 4;
+        }
+        for tenure in before + 1..=self.numbers {
+            self.shared.right.gain(tenure);
+        }
+        self.suspects.look(self.shared.options.clock.now());
+        self.say_tiers();
+    }
+
+    /// From here on nothing of these partitions is started.
+    fn begin_to_give_up(&mut self, side: Side, list: TopicPartitionList) {
+        let Some(group) = self.groups.get_mut(side) else { return };
+        let (tenures, lost) = (group.tenures(&list), group.is_lost());
+        if lost {
+            tracing::debug!("partitions lost: the group took this runner for dead");
+        }
+        for tenure in &tenures {
+            self.shared.right.lose(*tenure);
+            if let Some(partition) = group.partitions.get_mut(tenure) {
+                partition.leaving = true;
+                let (topic, number) = (&partition.topic, partition.number);
+                tracing::debug!(kafka.topic = topic, kafka.partition = number, lost, "partition asked for");
             }
         }
+        let mut held = self.flight.of(|tenure| tenures.contains(&tenure));
+        held.retain(|delivery| {
+            let stage = self.flight.get(*delivery).map(|held| &held.stage);
+            let goes_on = !lost && !matches!(stage, Some(Stage::Waiting | Stage::Timed(_)));
+            if !goes_on {
+                self.flight.remove(*delivery);
+            }
+            goes_on
+        });
+        self.give_up(side, Leaving { list, tenures, held, since: Instant::now() });
     }
 
     /// Lets what runs of these partitions end, commits what is done, and gives them up.
-    pub(super) fn give_up(&mut self, leaving: Leaving) {
+    fn give_up(&mut self, side: Side, mut leaving: Leaving) {
         let since = leaving.since.elapsed();
-        let held: Vec<i64> = leaving.tenures.iter().flat_map(|tenure| self.flight.of_tenure(*tenure)).collect();
-        let runs = |delivery: &&i64| match self.flight.get(**delivery).map(|held| &held.stage) {
-            Some(Stage::Out) => self.shared.right.was_started(**delivery),
+        leaving.held.retain(|delivery| self.flight.get(*delivery).is_some());
+        let runs = |delivery: &i64| match self.flight.get(*delivery).map(|held| &held.stage) {
+            Some(Stage::Out) => self.shared.right.was_started(*delivery),
             Some(Stage::Writing(writing)) => writing.failures == 0,
             _ => false,
         };
-        let waits = since < GIVE_UP && held.iter().any(|delivery| runs(&delivery));
-        let Some(group) = &mut self.group else { return };
+        let waits = since < GIVE_UP && leaving.held.iter().any(runs);
+        let Some(group) = self.groups.get_mut(side) else { return };
         if waits {
-            self.leaving = Some(leaving);
+            group.leaving = Some(leaving);
             return;
         }
         if !group.is_lost() && since < GIVE_UP + LAST_COMMIT {
-            self.commit_now(true);
-            if self.group.as_ref().is_some_and(|group| !group.is_committed(&leaving.tenures)) {
-                self.leaving = Some(leaving);
+            commit_now(group, &mut self.flight, true);
+            if !group.is_committed(&leaving.tenures) {
+                group.leaving = Some(leaving);
                 return;
             }
         }
-        let Some(group) = &mut self.group else { return };
-        for delivery in held {
+        for delivery in leaving.held {
             self.flight.remove(delivery);
         }
-        for tenure in &leaving.tenures {
-            group.partitions.remove(tenure);
-        }
-        let unassigned = group.unassign(&leaving.list);
+        let unassigned = group.unassign(&leaving.list, &leaving.tenures);
         self.say_tiers();
         if let Err(error) = unassigned {
-            self.join_anew(&error);
+            self.join_anew(side, &error);
         }
     }
 
@@ -189,42 +244,46 @@ impl Consumer {
 
     /// Says where parked jobs can go to be run here.
     fn say_tiers(&self) {
-        let Some(group) = &self.group else { return };
         let shortest = |partition: &Partition| match partition.role {
             Role::Tier(topic, 0) => Some((topic, partition.number)),
             _ => None,
         };
-        self.shared.parking.hold(group.partitions.values().filter_map(shortest).collect());
+        let held = self.groups.iter().flat_map(|group| group.partitions.values());
+        self.shared.parking.hold(held.filter_map(shortest).collect());
     }
 
     /// The thread stood still for long: others may have its partitions. Nothing is started until that is known.
     pub(super) fn stood(&mut self, stood: Duration) {
-        let Some(group) = &mut self.group else { return };
+        if self.groups.iter().all(|group| group.partitions.is_empty()) {
+            return;
+        }
         tracing::warn!("this runner stood still for {stood:.1?}: it asks whether its partitions are still its own");
-        for tenure in group.partitions.keys() {
-            self.shared.right.lose(*tenure);
-        }
-        self.verifying = group.verify();
-        if !self.verifying {
-            self.hold_again();
-        }
-    }
-
-    pub(super) fn hold_again(&mut self) {
-        self.verifying = false;
-        let Some(group) = &self.group else { return };
-        for (tenure, _) in group.partitions.iter().filter(|(_, partition)| !partition.leaving) {
-            self.shared.right.gain(*tenure);
+        for group in self.groups.iter_mut() {
+            for tenure in group.partitions.keys() {
+                self.shared.right.lose(*tenure);
+            }
+            group.doubt();
         }
     }
 
     /// Whether what was held while the thread stood still is still held.
-    pub(super) fn verified(&mut self, error: Option<&KafkaError>) {
-        match error {
-            None => self.hold_again(),
-            Some(error) if is_put_out(error) => self.join_anew(error),
+    pub(super) fn verified(&mut self, group: i64, error: Option<&KafkaError>) {
+        let numbered = |side: &Side| self.groups.get(*side).is_some_and(|at| at.number == group);
+        let Some(side) = Side::BOTH.into_iter().find(numbered) else { return };
+        match (error, self.groups.get_mut(side)) {
+            (None, Some(group)) => hold_again(group, &self.shared.right),
+            (Some(error), _) if is_put_out(error) => self.join_anew(side, error),
             // Asked again with the next commit: this member only has yet to hear of a change in its group, or nobody answers.
-            Some(_) => {}
+            _ => {}
+        }
+    }
+}
+
+fn hold_again(group: &mut Group, right: &Right) {
+    for (tenure, partition) in group.partitions.iter_mut().filter(|(_, partition)| partition.doubted) {
+        partition.doubted = false;
+        if !partition.leaving {
+            right.gain(*tenure);
         }
     }
 }

@@ -30,7 +30,9 @@ impl Consumer {
             How::Settled(settlement, told) => match settlement.disposition {
                 Disposition::Ack { .. } if self.is_transactional() => {
                     let tenure = self.flight.get(delivery).map_or(0, |held| held.tenure);
-                    self.batch.told.push((tenure, told));
+                    if let Some(group) = self.groups.of(tenure) {
+                        group.batch.told.push((tenure, told));
+                    }
                     self.done(delivery, None);
                 }
                 Disposition::Ack { .. } => self.done(delivery, Some(told)),
@@ -46,7 +48,9 @@ impl Consumer {
     }
 
     pub(super) fn put_back(&mut self, delivery: i64, at: UnixMs) {
-        if self.stopped {
+        let leaves = |tenure| self.groups.partition(tenure).is_none_or(|partition| partition.leaving);
+        if self.stopped || self.flight.get(delivery).is_some_and(|held| leaves(held.tenure)) {
+            // It comes again, here or elsewhere.
             self.flight.remove(delivery);
         } else if at > self.now() {
             self.flight.wait_for_time(delivery, Then::Run(at));
@@ -74,8 +78,7 @@ impl Consumer {
     /// Its offset is done.
     pub(super) fn done(&mut self, delivery: i64, told: Option<Told>) {
         let Some(held) = self.flight.remove(delivery) else { return };
-        let partition = self.group.as_mut().and_then(|group| group.partitions.get_mut(&held.tenure));
-        if let Some(partition) = partition {
+        if let Some(partition) = self.groups.partition_mut(held.tenure) {
             let dead = &self.shared.topics.jobs[partition.role.topic()].names.dead;
             // Elsewhere than among the dead letters it goes on, as suspect as before.
             let goes_on = matches!(&held.stage, Stage::Writing(writing) if writing.write.topic != *dead);
@@ -93,7 +96,7 @@ impl Consumer {
     /// Writes what follows for a delivery, which is done when that is there.
     pub(super) fn write(&mut self, delivery: i64, why: Why, told: Option<Told>) {
         let Some(held) = self.flight.get(delivery) else { return };
-        let Some(partition) = self.group.as_ref().and_then(|group| group.partitions.get(&held.tenure)) else { return };
+        let Some(partition) = self.groups.partition(held.tenure) else { return };
         let names = &self.shared.topics.jobs[partition.role.topic()].names;
         let job = held.content.job().map(|job| &**job);
         let write = Write::of(why, &held.record, job, held.content.bytes(), names, self.now());
@@ -109,10 +112,14 @@ impl Consumer {
     pub(super) fn send(&mut self, delivery: i64) {
         let again = self.now().plus(Duration::from_millis(10));
         let transactional = self.is_transactional();
-        let Some(Stage::Writing(writing)) = self.flight.get_mut(delivery).map(|held| &mut held.stage) else { return };
+        let Some(held) = self.flight.get_mut(delivery) else { return };
+        let Stage::Writing(writing) = &mut held.stage else { return };
         if transactional {
             writing.sent = true;
-            return self.batch.writes.push_back(delivery);
+            if let Some(group) = self.groups.of(held.tenure) {
+                group.batch.writes.push_back(delivery);
+            }
+            return;
         }
         match writing.write.send(&self.shared.producer.load(), Box::new(Sent::Settlement(delivery))) {
             Ok(()) => writing.sent = true,
@@ -146,7 +153,7 @@ impl Consumer {
                 refused.message
             );
         }
-        if let Some(partition) = self.group.as_mut().and_then(|group| group.partitions.get_mut(&tenure)) {
+        if let Some(partition) = self.groups.partition_mut(tenure) {
             partition.blocked.insert(offset, refused.message);
             partition.dirty = true;
         }
@@ -155,7 +162,7 @@ impl Consumer {
     }
 
     pub(super) fn unblock(&mut self, tenure: i64, offset: i64, topic: &str) {
-        if let Some(partition) = self.group.as_mut().and_then(|group| group.partitions.get_mut(&tenure)) {
+        if let Some(partition) = self.groups.partition_mut(tenure) {
             partition.blocked.remove(&offset);
             partition.dirty = true;
         }
