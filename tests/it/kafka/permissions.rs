@@ -78,7 +78,8 @@ fn permitted(guarded: &Guarded) -> (Topic, Topic) {
     let topic = guarded.broker.topic(1);
     for (resource, name, pattern) in [
         (TOPIC, topic.name.as_str(), PREFIXED),
-        (GROUP, topic.group.as_str(), EXACTLY),
+        // That of the delays, too.
+        (GROUP, topic.group.as_str(), PREFIXED),
         (TRANSACTIONAL_ID, topic.group.as_str(), PREFIXED),
         (CLUSTER, "kafka-cluster", EXACTLY),
     ] {

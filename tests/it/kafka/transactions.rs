@@ -91,7 +91,8 @@ fn producer_that_is_fenced_again_and_again_loses_nothing_and_writes_nothing_twic
 fn stop_in_a_transaction(fleet: &mut Fleet, member: usize) -> i64 {
     let is_open = |fleet: &Fleet| WRITTEN.iter().any(|suffix| fleet.topic.is_being_written(suffix));
     eventually!({
-        fleet.enqueue(200, 1);
+        // Enough that one transaction follows the other for as long as it is waited.
+        fleet.enqueue(1_000, 1);
         let moment = Duration::from_millis(fleet.random.below(100) as u64);
         pace(moment);
         fleet.members[member].pause();
