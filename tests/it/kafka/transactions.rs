@@ -110,6 +110,7 @@ fn stop_in_a_transaction(fleet: &mut Fleet, member: usize) -> i64 {
 }
 
 #[test]
+#[ignore = "long: make test-long"]
 fn runner_that_stood_still_past_the_end_of_its_transaction_writes_nothing_twice() {
     let Some(broker) = Broker::shared() else { return };
     // Its group does not take it for dead meanwhile.
@@ -129,6 +130,7 @@ fn runner_that_stood_still_past_the_end_of_its_transaction_writes_nothing_twice(
 }
 
 #[test]
+#[ignore = "long: make test-long"]
 fn runner_that_dies_in_its_transaction_writes_nothing_twice() {
     let Some(broker) = Broker::shared() else { return };
     let mut fleet = fleet(broker, 2);
