@@ -8,6 +8,7 @@ use sandhog::job::Job;
 use sandhog::limits::Limits;
 use sandhog::outcome::Outcome;
 use sandhog::sandbox::{Config, GuestLog, Level, Sandbox, Source};
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::guests::guest;
@@ -18,9 +19,8 @@ impl GuestLog for Silence {
     fn line(&self, _: Option<&Job>, _: Source, _: Level, _: &str) {}
 }
 
-#[test]
-fn handler_gets_its_job_and_answers() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+/// A sandbox without a runner.
+pub(crate) fn sandbox(runtime: &Runtime) -> Sandbox {
     let config = Config {
         slots: 2,
         threads: 2,
@@ -29,7 +29,13 @@ fn handler_gets_its_job_and_answers() {
         timers: runtime.handle().clone(),
         guests: runtime.handle().clone(),
     };
-    let sandbox = Sandbox::new(config).unwrap();
+    Sandbox::new(config).unwrap()
+}
+
+#[test]
+fn handler_gets_its_job_and_answers() {
+    let runtime = Runtime::new().unwrap();
+    let sandbox = sandbox(&runtime);
     let component = sandbox.load(&guest("obedient"), &Limits::default(), &Grants::default()).unwrap();
     let job = Arc::new(Job {
         id: "7".to_owned(),

@@ -8,13 +8,14 @@ use sandhog::grants::{Folder, Grants, Host, HttpGrant, Paths, Scheme, Secret, Tc
 use sandhog::job::Job;
 use sandhog::limits::Limits;
 use sandhog::outcome::Outcome;
-use sandhog::sandbox::{Component, Config, GuestLog, Level, Sandbox, Source};
+use sandhog::sandbox::{Component, GuestLog, Level, Source};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use super::{Reach, reach};
+use crate::sandbox::sandbox;
 use crate::support::{Server, guests};
 
 /// Hears nothing.
@@ -30,19 +31,6 @@ impl GuestLog for Silence {
 fn granted(port: u16) -> HttpGrant {
     let host = Host::parse("127.0.0.1").unwrap();
     HttpGrant { scheme: Scheme::Http, host, port, paths: Paths::All, private: false }
-}
-
-/// A sandbox without a runner.
-fn sandbox(runtime: &Runtime) -> Sandbox {
-    let config = Config {
-        slots: 2,
-        threads: 2,
-        memory_ceiling_bytes: 256 << 20,
-        compiled_dir: None,
-        timers: runtime.handle().clone(),
-        guests: runtime.handle().clone(),
-    };
-    Sandbox::new(config).unwrap()
 }
 
 /// A guest that may send requests to a server on loopback.
