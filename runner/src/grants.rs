@@ -18,8 +18,7 @@ pub use allow::Allow;
 pub use destination::{Host, HttpGrant, Paths, Scheme, TcpGrant};
 
 /// Grants that have a meaning, but not in this version.
-const NOT_YET: [&str; 7] =
-    ["grants.config", "grants.enqueue", "grants.http", "grants.read", "grants.state", "grants.tcp", "grants.write"];
+const NOT_YET: [&str; 5] = ["grants.config", "grants.http", "grants.read", "grants.tcp", "grants.write"];
 
 /// What one handler may do.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -382,7 +382,7 @@ impl Source {
     }
 
     fn is_generated(&self) -> bool {
-        self.path == "guest-sdk/src/bindings.rs"
+        ["guest-sdk/src/bindings.rs", "guest-sdk/src/state/bindings.rs"].contains(&self.path.as_str())
     }
 
     /// The fenced blocks of a language.

@@ -113,9 +113,19 @@ impl Actor {
             () = pause => self.outcome(job),
         };
         running.outcome = Some(outcome.clone());
+        // As the sandbox does.
+        let follow_ups = if outcome.is_answer() { follow_ups } else { FollowUps::default() };
         self.place.note(|| format!("ran job {number}: {outcome:?}"));
         let duration = world.timeline.elapsed() - begun;
-        Attempt { outcome, duration, memory_peak_bytes: 0, frames: Vec::new(), last_words: None, follow_ups }
+        Attempt {
+            outcome,
+            duration,
+            memory_peak_bytes: 0,
+            frames: Vec::new(),
+            last_words: None,
+            follow_ups,
+            state: None,
+        }
     }
 
     /// What the attempt enqueues: nothing where all is to come to an end.
