@@ -21,8 +21,8 @@ test-long: system ## What takes too long for `make test`: Kafka's runners and br
 	tools/check-system --kafka
 	cargo test $(FLAGS) --test it -- --nocapture --test-threads 1 --ignored kafka::
 
-soak: system ## Kills, reloads, good jobs and hostile ones at random, for long: `make soak FOR=1h SEED=7`
-	SANDHOG_TEST_SOAK=$(or $(FOR),10m) SANDHOG_TEST_SEED=$(SEED) cargo test $(FLAGS) --test it -- --nocapture soak::
+soak: system ## Kills, reloads, good jobs and hostile ones at random, for long: `make soak FOR=1h SEED=7 QUEUE=kafka` (both queues without)
+	SANDHOG_TEST_SOAK=$(or $(FOR),10m) SANDHOG_TEST_SEED=$(SEED) cargo test $(FLAGS) --test it -- --nocapture $(if $(filter kafka,$(QUEUE)),kafka::)soak::
 
 check: system ## What to run while working: format, lints, unit tests
 	cargo fmt --check

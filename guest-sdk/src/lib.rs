@@ -24,6 +24,7 @@
 //! - [`Error`] is a failed attempt. `?` makes one of any error. What follows is up to the handler's retry policy.
 //! - [`trace!`], [`debug!`], [`info!`], [`warn!`] and [`error!`](macro@error) write to the job's log.
 //! - [`queue`] enqueues follow-up jobs, [`state`] keeps something from one job to the next: both by a grant in the manifest.
+//! - [`Handler`] is for handlers whose jobs share something, or that are told of their failures.
 //!
 //! A panic ends the attempt as a trap, after a line in the log that says where and why.
 //!
@@ -50,6 +51,11 @@
 #[doc(hidden)]
 #[expect(unsafe_code, unreachable_pub, reason = "made by wit-bindgen: strings and lists cross the border as pointers")]
 pub mod bindings;
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+#[expect(unsafe_code, unreachable_pub, reason = "made by wit-bindgen: strings and lists cross the border as pointers")]
+pub mod bindings_full;
+mod context;
 mod error;
 mod job;
 pub mod log;
@@ -60,6 +66,7 @@ pub mod queue;
 pub mod sandbox;
 pub mod state;
 
+pub use context::{Failure, Handler};
 pub use error::Error;
 pub use job::Job;
 pub use outcome::{Outcome, Retry};
@@ -70,7 +77,7 @@ pub mod prelude {
 
     pub use crate::queue::{self, FollowUp};
     pub use crate::state;
-    pub use crate::{Error, Job, Outcome, Retry, bail, debug, error, info, trace, warn};
+    pub use crate::{Error, Failure, Handler, Job, Outcome, Retry, bail, debug, error, info, trace, warn};
 }
 
 /// Makes a function the handler of this crate: `sandhog_guest::handler!(handle);`, once.

@@ -1,5 +1,6 @@
 //! Between the contract's plain data and this crate's types. Called by what [`handler!`](crate::handler) writes.
 
+use std::cell::RefCell;
 use std::panic::PanicHookInfo;
 use std::sync::Once;
 use std::time::Duration;
@@ -7,7 +8,11 @@ use std::time::Duration;
 use crate::bindings::sandhog::jobs::{log as host, types};
 use crate::log::Level;
 use crate::outcome::milliseconds;
-use crate::{Error, Job, Outcome};
+use crate::{Error, Failure, Handler, Job, Outcome};
+
+/// What the jobs of an instance share, once it is set up.
+#[derive(Debug, Default)]
+pub struct Shared<H>(RefCell<Option<H>>);
 
 /// Works one job with `handle`.
 ///
@@ -15,9 +20,58 @@ use crate::{Error, Job, Outcome};
 ///
 /// The handler's own error, as a message.
 pub fn run(job: types::Job, handle: fn(Job) -> Result<Outcome, Error>) -> Result<types::Outcome, String> {
+    report_panics();
+    handle(job.into()).map(Into::into).map_err(Error::into_message)
+}
+
+// === impl Shared ===
+
+impl<H: Handler> Shared<H> {
+    /// Nothing yet.
+    pub const fn new() -> Shared<H> {
+        Shared(RefCell::new(None))
+    }
+
+    /// Makes it.
+    ///
+    /// # Errors
+    ///
+    /// The handler's own error, as a message.
+    pub fn set_up(&self) -> Result<(), String> {
+        report_panics();
+        *self.0.borrow_mut() = Some(H::set_up().map_err(Error::into_message)?);
+        Ok(())
+    }
+
+    /// Works one job with it.
+    ///
+    /// # Errors
+    ///
+    /// The handler's own error, as a message.
+    pub fn handle(&self, job: types::Job) -> Result<types::Outcome, String> {
+        self.with(|handler| handler.handle(job.into())).map(Into::into).map_err(Error::into_message)
+    }
+
+    /// Tells it of a failure.
+    pub fn job_failed(&self, job: types::Job, failure: types::Failure) {
+        self.with(|handler| handler.job_failed(job.into(), failure.into()));
+    }
+
+    /// Ends it.
+    pub fn tear_down(&self) {
+        if let Some(handler) = self.0.take() {
+            handler.tear_down();
+        }
+    }
+
+    fn with<T>(&self, call: impl FnOnce(&mut H) -> T) -> T {
+        call(self.0.borrow_mut().as_mut().expect("the runner sets an instance up before its first job"))
+    }
+}
+
+fn report_panics() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| std::panic::set_hook(Box::new(report)));
-    handle(job.into()).map(Into::into).map_err(Error::into_message)
 }
 
 /// Writes a line to the runner's log.
@@ -56,6 +110,13 @@ impl From<types::Job> for Job {
             timeout: Duration::from_millis(job.timeout_ms.into()),
             metadata: job.metadata,
         }
+    }
+}
+
+impl From<types::Failure> for Failure {
+    fn from(failure: types::Failure) -> Failure {
+        let types::Failure { kind, message, buried, metadata } = failure;
+        Failure { kind, message, buried, metadata }
     }
 }
 

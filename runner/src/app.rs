@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,7 @@ enum End {
 /// Whatever keeps it from starting, and what the queue says will not pass by itself.
 pub fn run(config: Config, until_empty: bool) -> Result<()> {
     let config = Arc::new(config);
+    raise_open_files();
     let main =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     // Guests have a runtime of their own: a hundred of them that spin delay neither the queue nor a timer.
@@ -60,6 +62,14 @@ pub fn run(config: Config, until_empty: bool) -> Result<()> {
     // A component that is still being compiled is not waited for.
     main.shutdown_background();
     ended
+}
+
+/// Lets the process open as many files as it may have: handlers with folders or connections hold some of them.
+fn raise_open_files() {
+    let files = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }) {
+        tracing::debug!(error = %error, "the limit on open files stays as it is");
+    }
 }
 
 /// Makes sure that there is a handlers' folder to watch. Only the default one is made: one that somebody named and that is

@@ -259,6 +259,10 @@ fn read_limits(settings: &mut Settings) -> (Limits, usize) {
         handles: settings.whole("limits.handles", default.handles),
         result_bytes: settings.size("limits.result", default.result_bytes),
         host_call_bytes: settings.size("limits.host_call", default.host_call_bytes.max(passed_through)),
+        http_calls: settings.whole("limits.http_calls", default.http_calls),
+        http_request_bytes: settings.size("limits.http_request", default.http_request_bytes),
+        http_response_bytes: settings.size("limits.http_response", default.http_response_bytes),
+        http_wait: settings.duration("limits.http_wait", default.http_wait),
         host_calls: settings.whole("limits.host_calls", default.host_calls as u32).into(),
         log_bytes: settings.size("limits.log", default.log_bytes),
         log_line_bytes: usize::try_from(settings.size("limits.log_line", default.log_line_bytes as u64))

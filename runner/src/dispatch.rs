@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::backlog::Share;
 use self::backlog::{Backlog, Turn};
 use crate::clock::Clock;
 use crate::handler::Handler;
@@ -153,7 +154,7 @@ impl Dispatcher {
             let registry = self.parts.registry.load();
             for delivery in deliveries {
                 match registry.get(&delivery.job.job_type).filter(|handler| !handler.is_paused()) {
-                    Some(handler) => backlog.push(delivery, &handler.name, handler.concurrency),
+                    Some(handler) => backlog.push(delivery, &handler.name, handler.share()),
                     None => unserved.push(delivery),
                 }
             }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::settings::{self, Origin, Raw, Settings};
 use crate::job;
@@ -16,9 +16,6 @@ mod destination;
 pub use address::{is_public, may_lead_to};
 pub use allow::Allow;
 pub use destination::{Host, HttpGrant, Paths, Scheme, TcpGrant};
-
-/// Grants that have a meaning, but not in this version.
-const NOT_YET: [&str; 5] = ["grants.config", "grants.http", "grants.read", "grants.tcp", "grants.write"];
 
 /// What one handler may do.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,13 +29,24 @@ pub struct Grants {
     /// Its environment.
     pub env: BTreeMap<String, Secret>,
     /// Folders that it may read: what it calls them, and where they are.
-    pub read: BTreeMap<String, PathBuf>,
+    pub read: BTreeMap<String, Folder>,
     /// Folders that it may read and write.
-    pub write: BTreeMap<String, PathBuf>,
+    pub write: BTreeMap<String, Folder>,
     /// Whether it has a small store of its own.
     pub state: bool,
     /// The job types that it may enqueue.
     pub enqueue: Vec<String>,
+}
+
+/// A folder, and what the operator says of it. Whether that is enough shows when it is opened: a link may lead elsewhere.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Folder {
+    /// Where it is.
+    pub path: PathBuf,
+    /// In which folders it may be.
+    pub allowed: Vec<PathBuf>,
+    /// The handler's name.
+    pub handler: String,
 }
 
 /// A text that nobody is shown.
@@ -48,11 +56,8 @@ pub struct Secret(String);
 // === impl Grants ===
 
 impl Grants {
-    /// Reads `[grants]` of the manifest of `handler`, of which the operator allowed `allow`.
-    pub(crate) fn read(settings: &mut Settings, handler: &str, allow: &Allow) -> Grants {
-        for key in NOT_YET {
-            settings.refuse(key, "cannot be granted: this version does not have it yet");
-        }
+    /// Reads `[grants]` of the manifest of `handler`, which lies in the folder `beside`; of it the operator allowed `allow`.
+    pub(crate) fn read(settings: &mut Settings, handler: &str, beside: &Path, allow: &Allow) -> Grants {
         let http = settings.list("grants.http", HttpGrant::read);
         for grant in http.iter().filter(|grant| !allow.http(handler, grant)) {
             refuse(settings, "grants.http", handler, &format!("http {grant}"), &grant.to_string());
@@ -61,13 +66,20 @@ impl Grants {
         for grant in tcp.iter().filter(|grant| !allow.tcp(handler, grant)) {
             refuse(settings, "grants.tcp", handler, &format!("tcp {grant}"), &grant.to_string());
         }
+        let folder = |write: bool| {
+            let allowed: Vec<PathBuf> = allow.folders(handler, write).map(Path::to_path_buf).collect();
+            move |name: &str, raw: &Raw| {
+                let path = beside.join(folder(name, raw)?);
+                Ok(Folder { path, allowed: allowed.clone(), handler: handler.to_owned() })
+            }
+        };
         let grants = Grants {
             http,
             tcp,
             config: read_values(settings, "grants.config", handler, allow),
             env: read_values(settings, "grants.env", handler, allow),
-            read: settings.entries("grants.read", folder),
-            write: settings.entries("grants.write", folder),
+            read: settings.entries("grants.read", folder(false)),
+            write: settings.entries("grants.write", folder(true)),
             state: settings.truth("grants.state", false),
             enqueue: settings.texts("grants.enqueue", Vec::new()),
         };
@@ -75,10 +87,19 @@ impl Grants {
         grants
     }
 
+    /// Whether a server that HTTP is granted to may have an address that is not public; none if it is not granted.
+    pub fn may_be_private(&self, scheme: Scheme, host: &Host, port: u16) -> Option<bool> {
+        let grants = self.http.iter().filter(|grant| grant.leads_to(scheme, host, port));
+        grants.map(|grant| grant.private).max()
+    }
+
     /// What is granted, a line each, for people. Values are not in it.
     pub fn lines(&self) -> Vec<String> {
-        let folders = |what: &str, folders: &BTreeMap<String, PathBuf>| {
-            folders.iter().map(|(name, path)| format!("{what} {name} = {}", path.display())).collect::<Vec<_>>()
+        let folders = |what: &str, folders: &BTreeMap<String, Folder>| {
+            folders
+                .iter()
+                .map(|(name, folder)| format!("{what} {name} = {}", folder.path.display()))
+                .collect::<Vec<_>>()
         };
         let mut lines: Vec<String> = self.http.iter().map(|grant| format!("http {grant}")).collect();
         lines.extend(self.tcp.iter().map(|grant| format!("tcp {grant}")));
@@ -123,7 +144,7 @@ fn refuse(settings: &mut Settings, key: &'static str, handler: &str, line: &str,
 }
 
 /// What the operator would have to write.
-fn hint(handler: &str, line: &str) -> String {
+pub(crate) fn hint(handler: &str, line: &str) -> String {
     format!("to allow it, put {:?} into `allow` of `[handlers]` in the configuration", format!("{handler}: {line}"))
 }
 
@@ -199,7 +220,7 @@ mod tests {
         let environment = Environment { variables, cores: 2 };
         let file = (Path::new("sandhog.toml"), text.as_str());
         let config = Config::resolve(&Flags::default(), &environment, Some(file)).unwrap();
-        Manifest::parse(manifest, "resize", &config)
+        Manifest::parse(manifest, "resize", Path::new("/h"), &config)
             .map(|manifest| manifest.grants)
             .map_err(|faults| faults.to_string())
     }

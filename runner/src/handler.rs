@@ -8,6 +8,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::dispatch::Share;
 use crate::generation::Generation;
 use crate::job::Job;
 use crate::limits::Limits;
@@ -29,6 +30,8 @@ pub struct Handler {
     pub job_types: Vec<Arc<str>>,
     /// How many of its attempts may run at a time.
     pub concurrency: u32,
+    /// How much of the slots' time is its own while others want some too, beside theirs.
+    pub weight: u32,
     /// What follows its attempts.
     pub retry: Policy,
     limits: Limits,
@@ -77,11 +80,24 @@ impl Handler {
         guest: impl Guest + 'static,
         log: Arc<dyn GuestLog>,
     ) -> Handler {
-        let Manifest { job_types, concurrency, limits, retry, .. } = manifest;
+        let Manifest { job_types, concurrency, weight, limits, retry, .. } = manifest;
         let job_types = job_types.into_iter().map(Arc::from).collect();
         let trial = Trial::new(false, Standing::default(), false);
         let (guest, readiness, decided) = (Box::new(guest), Readiness::default(), Arc::default());
-        Handler { name, generation, job_types, concurrency, retry, limits, guest, log, trial, readiness, decided }
+        Handler {
+            name,
+            generation,
+            job_types,
+            concurrency,
+            weight,
+            retry,
+            limits,
+            guest,
+            log,
+            trial,
+            readiness,
+            decided,
+        }
     }
 
     /// The same on trial; `decided` is told when something is known of the generation that was not known before.
@@ -92,6 +108,11 @@ impl Handler {
     /// Whether it takes every type that nobody else claims.
     pub fn serves_others(&self) -> bool {
         self.job_types.iter().any(|job_type| **job_type == *OTHERS)
+    }
+
+    /// What it may have of the slots.
+    pub(crate) fn share(&self) -> Share {
+        Share { concurrency: self.concurrency, weight: self.weight }
     }
 
     /// What is known of its generation by its attempts.

@@ -19,6 +19,14 @@ pub struct Limits {
     pub result_bytes: u64,
     /// Bytes that the guest may hand to the host in one call.
     pub host_call_bytes: u64,
+    /// HTTP requests that the guest may send.
+    pub http_calls: u32,
+    /// Bytes of their bodies, all together.
+    pub http_request_bytes: u64,
+    /// Bytes of the bodies of the responses, all together.
+    pub http_response_bytes: u64,
+    /// How long it may wait for a connection, for the first byte of a response, and between two.
+    pub http_wait: Duration,
     /// Calls of `log` and of `queue`.
     pub host_calls: u64,
     /// Bytes of log, stdout and stderr that are kept; the rest is cut, with a marker.
@@ -59,6 +67,11 @@ impl Default for Limits {
             result_bytes: 1 << 20,
             // Twice the largest body, so that a handler can pass one through; the result has its own, smaller limit.
             host_call_bytes: 16 << 20,
+            http_calls: 32,
+            http_request_bytes: 8 << 20,
+            http_response_bytes: 32 << 20,
+            // Less than the default timeout, so that a guest hears of it and can say so.
+            http_wait: Duration::from_secs(10),
             // A log flood is cut, not trapped; this only ends a guest that does nothing else.
             host_calls: 100_000_000,
             log_bytes: 64 << 10,

@@ -1,6 +1,7 @@
 //! A handler's manifest: `resize.toml` beside `resize.wasm`. `docs/manifest.md` has every key.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::config::settings::Settings;
@@ -19,6 +20,8 @@ pub struct Manifest {
     pub job_types: Vec<String>,
     /// How many of its attempts run at one time. The runner's slots bound it further.
     pub concurrency: u32,
+    /// How much of the slots' time is its own while others want some too, beside theirs. From 1.
+    pub weight: u32,
     /// What an attempt may use.
     pub limits: Limits,
     /// How instances are used again; none: every attempt has an instance of its own.
@@ -29,6 +32,9 @@ pub struct Manifest {
     pub grants: Grants,
 }
 
+/// A share that is larger than this is all there is.
+const WEIGHT_MAX: u32 = 1_000;
+
 /// How long an instance that is reused waits for its next job, if the manifest does not say.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -38,27 +44,29 @@ const IDLE_MIN: Duration = Duration::from_millis(10);
 // === impl Manifest ===
 
 impl Manifest {
-    /// Reads the manifest of the handler `stem` (`resize` for `resize.wasm`). A handler without one has the empty text.
+    /// Reads the manifest of the handler `stem` (`resize` for `resize.wasm`), which lies in `folder`. A handler without one has
+    /// the empty text.
     ///
     /// # Errors
     ///
     /// All that is wrong with it, at once.
-    pub fn parse(text: &str, stem: &str, config: &Config) -> Result<Manifest, ManifestErrors> {
+    pub fn parse(text: &str, stem: &str, folder: &Path, config: &Config) -> Result<Manifest, ManifestErrors> {
         let mut settings = Settings::default();
         settings.add_file(&format!("{stem}.toml"), text);
-        let manifest = Manifest::read(&mut settings, stem, config);
+        let manifest = Manifest::read(&mut settings, stem, folder, config);
         manifest.check(&mut settings, config);
         settings.finish()?;
         Ok(manifest)
     }
 
-    fn read(settings: &mut Settings, stem: &str, config: &Config) -> Manifest {
+    fn read(settings: &mut Settings, stem: &str, folder: &Path, config: &Config) -> Manifest {
         let concurrency = settings.whole("concurrency", config.slots);
         let jobs = settings.whole("instances.reuse", 1);
         let idle = settings.duration("instances.idle", IDLE);
         Manifest {
             job_types: settings.texts("job_types", vec![stem.to_owned()]),
             concurrency,
+            weight: settings.whole("weight", 1),
             limits: Limits {
                 timeout: settings.duration("timeout", config.limits.timeout),
                 memory_bytes: settings.size("memory", config.limits.memory_bytes),
@@ -66,7 +74,7 @@ impl Manifest {
             },
             reuse: (jobs != 1).then_some(Reuse { jobs, idle, instances: concurrency }),
             retry: config::read_retry(settings, config.retry.clone()),
-            grants: Grants::read(settings, stem, &config.handlers.allow),
+            grants: Grants::read(settings, stem, folder, &config.handlers.allow),
         }
     }
 
@@ -88,6 +96,9 @@ impl Manifest {
         // The default is the runner's slots, which are the operator's own word.
         settings.require("concurrency", concurrency <= most.max(config.slots), || {
             format!("{concurrency} is over the ceiling of {most} (`ceilings.concurrency`)")
+        });
+        settings.require("weight", (1..=WEIGHT_MAX).contains(&self.weight), || {
+            format!("{} is not from 1 to {WEIGHT_MAX}", self.weight)
         });
         if let Some(reuse) = &self.reuse {
             check_reuse(settings, reuse, config);
@@ -127,11 +138,11 @@ mod tests {
     }
 
     fn manifest(text: &str) -> Manifest {
-        Manifest::parse(text, "resize", &config()).unwrap_or_else(|faults| panic!("{text}: {faults}"))
+        Manifest::parse(text, "resize", Path::new("/h"), &config()).unwrap_or_else(|faults| panic!("{text}: {faults}"))
     }
 
     fn check(text: &str, expected: &[&str]) {
-        let faults = Manifest::parse(text, "resize", &config()).expect_err(text);
+        let faults = Manifest::parse(text, "resize", Path::new("/h"), &config()).expect_err(text);
         assert_eq!(faults.0.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{text}");
     }
 
@@ -140,6 +151,7 @@ mod tests {
         let expected = Manifest {
             job_types: vec!["resize".into()],
             concurrency: 8,
+            weight: 1,
             limits: Limits::default(),
             reuse: None,
             retry: Policy::default(),
@@ -153,7 +165,7 @@ mod tests {
         let sample = DOCUMENT.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).expect("a sample");
         let manifest = manifest(sample);
         assert_eq!(manifest.job_types, ["resize", "crop"]);
-        assert_eq!(manifest.concurrency, 4);
+        assert_eq!((manifest.concurrency, manifest.weight), (4, 3));
         assert_eq!(manifest.limits.timeout, Duration::from_secs(10));
         assert_eq!(manifest.limits.memory_bytes, 256 << 20);
         assert_eq!(manifest.limits.handles, Limits::default().handles);
@@ -204,27 +216,21 @@ mod tests {
             "instances.reuse = 0",
             &["resize.toml:1: `instances.reuse` 0 lets no job run: 1 is an instance for each attempt"],
         );
+        check("weight = 0", &["resize.toml:1: `weight` 0 is not from 1 to 1000"]);
         check("timeout = 5", &["resize.toml:1: `timeout`: `5` has no unit: write `5s` for seconds"]);
     }
 
     #[test]
     fn unknown_key_is_refused_with_the_nearest_name() {
-        let faults = Manifest::parse("job_type = 'a'", "resize", &config()).expect_err("there is no such key");
+        let faults =
+            Manifest::parse("job_type = 'a'", "resize", Path::new("/h"), &config()).expect_err("there is no such key");
         assert_eq!(faults.to_string(), "resize.toml:1: `job_type` is unknown (did you mean `job_types`?)");
-    }
-
-    #[test]
-    fn what_this_version_has_not_is_said() {
-        check(
-            "[grants]\nhttp = ['x']",
-            &["resize.toml:2: `grants.http` cannot be granted: this version does not have it yet"],
-        );
     }
 
     #[test]
     fn document_has_every_key() {
         let mut settings = Settings::default();
-        Manifest::read(&mut settings, "resize", &config());
+        Manifest::read(&mut settings, "resize", Path::new("/h"), &config());
         let effective = settings.finish().expect("nothing was set");
         let mut known: Vec<&str> = effective.iter().map(|effective| effective.key).collect();
         let mut documented: Vec<&str> =

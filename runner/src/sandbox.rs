@@ -3,24 +3,32 @@
 //!
 //! In reading order: `engine` (what is allowed at all), `file` (what a file is), `encode` (a core module becomes a
 //! component), `quiet` (so that an attempt changes no page tables), `compiled` (the cache), `pools` (one for each thread),
-//! `load` (all of these in turn), `host` (what a guest may call), `limits`, `lines` (what it says), `instance`, `attempt`
-//! (one job in one of them), `trap` (how it went wrong), `shelf` (where instances wait for their next job). `bare` is none of it, but what it is measured against.
+//! `load` (all of these in turn; `refusal` is why not), `host` (what a guest may call), `granted` (what it may do by its
+//! manifest), `http`, `sockets`, `network` (where that leads), `denials`, `limits`, `lines` (what it says), `instance`,
+//! `attempt` (one job in one of them), `trap` (how it went wrong), `shelf` (where instances wait for their next job). `bare` is
+//! none of it, but what it is measured against.
 
 mod attempt;
 pub(crate) mod bare;
 mod compiled;
+mod denials;
 mod encode;
 mod engine;
 mod file;
+mod granted;
 mod host;
+mod http;
 mod instance;
 mod keyvalue;
 mod limits;
 mod lines;
 mod load;
+mod network;
 mod pools;
 pub mod quiet;
+mod refusal;
 mod shelf;
+mod sockets;
 #[cfg(test)]
 mod tests;
 mod trap;
@@ -34,7 +42,8 @@ use tokio_util::sync::CancellationToken;
 pub use self::engine::loads_at_once;
 pub(crate) use self::engine::{page_map_scan_is_safe, swap_is_listed};
 pub use self::keyvalue::HandlerState;
-pub use self::load::{Facts, FileKind, Inspection, LoadError, Quiet};
+pub use self::load::{Facts, FileKind, Inspection, Quiet};
+pub use self::refusal::LoadError;
 use crate::follow_up::FollowUps;
 use crate::grants::Grants;
 use crate::job::Job;
@@ -96,6 +105,8 @@ pub struct Attempt {
     pub follow_ups: FollowUps,
     /// What it changed of its handler's state; nothing where it neither completed nor asked for a retry.
     pub state: Option<Box<Changes>>,
+    /// How often it reached for what was not granted, as far as that is seen here.
+    pub denied: u32,
 }
 
 /// Where a guest's line comes from.

@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
+use crate::support::TestRunner;
+
 /// The folder of the built examples.
 fn handlers() -> &'static PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
@@ -65,9 +67,9 @@ fn poll_asks_twice_and_completes_with_the_body_that_it_left() {
 }
 
 #[test]
-fn count_counts_and_greets_the_visitor_it_was_told_to() {
+fn visits_counts_and_greets_the_visitor_it_was_told_to() {
     let body = json!({ "page": "/", "greet_at": 1 });
-    let (well, said) = invoke("count", "count", &body);
+    let (well, said) = invoke("visits", "visits", &body);
     assert!(well, "{said}");
     assert_eq!((&said["result"], &said["follow_ups"]), (&json!({ "page": "/", "visits": 1 }), &json!(1)), "{said}");
     // A handler that keeps nothing imports no store.
@@ -82,4 +84,23 @@ fn hostile_ends_as_its_job_type_says() {
         assert!(!well);
         assert_eq!(said["kind"], json!(kind), "{said}");
     }
+}
+
+#[test]
+fn counter_counts_from_job_to_job_and_says_at_the_end_how_many_they_were() {
+    let mut runner = TestRunner::new();
+    for file in ["counter.toml", "counter.wasm"] {
+        runner.put(file, &std::fs::read(handlers().join(file)).unwrap());
+    }
+    runner = runner.start();
+    assert_eq!(runner.says("counting from 0"), 1, "it is set up when it is loaded");
+    for count in 1..=3 {
+        assert_eq!(runner.ended(&runner.enqueue("counter", "{}")).result, Some(json!(count)));
+    }
+    let failed = runner.enqueueing("counter", r#"{"fail":true}"#).named("the-fourth").id();
+    assert_eq!(runner.ended(&failed).kind(), "error");
+    assert_eq!(runner.says("job the-fourth failed as number 4: told to fail"), 1);
+    assert_eq!(runner.ended(&runner.enqueue("counter", "{}")).result, Some(json!(5)));
+    assert!(runner.stop().success());
+    assert_eq!((runner.says("counting from 0"), runner.says("jobs worked: 5")), (1, 1));
 }

@@ -100,11 +100,11 @@ fn what_is_taken_as_a_manifest_stays_within_the_ceilings() {
     fuzz("manifest", Vec::new(), |bytes| {
         let Ok(text) = std::str::from_utf8(bytes) else { return };
         let ceilings = &CONFIG.ceilings;
-        match Manifest::parse(text, "resize", &CONFIG) {
+        match Manifest::parse(text, "resize", Path::new("/h"), &CONFIG) {
             Ok(manifest) => {
-                let Manifest { job_types, concurrency, limits, reuse, retry, grants } = &manifest;
+                let Manifest { job_types, concurrency, weight, limits, reuse, retry, grants } = &manifest;
                 assert!(!job_types.is_empty() && job_types.iter().all(|name| job::name_fault(name).is_none()));
-                assert!((1..=ceilings.concurrency).contains(concurrency));
+                assert!((1..=ceilings.concurrency).contains(concurrency) && (1..=1_000).contains(weight));
                 assert!((Duration::from_millis(1)..=ceilings.timeout).contains(&limits.timeout));
                 assert!((64 << 10..=ceilings.memory_bytes).contains(&limits.memory_bytes));
                 assert!((1..=ceilings.max_failures).contains(&retry.max_failures));

@@ -292,3 +292,40 @@ fn slow_jobs_of_one_type_do_not_keep_another_waiting() {
     assert_eq!(runner.says("begun"), 2, "its concurrency bounds how many run");
     assert!(slow.iter().all(|id| runner.job(id).ended_at.is_none()));
 }
+
+#[test]
+fn handlers_with_a_backlog_share_the_slots_by_weight() {
+    let mut runner = TestRunner::new()
+        .handler("heavy", "obedient")
+        .manifest("heavy", "weight = 3\nconcurrency = 20")
+        .handler("light", "obedient")
+        .manifest("light", "concurrency = 20")
+        .config("slots = 1");
+    for job_type in ["light", "heavy"] {
+        let jobs = format!("{{\"job_type\":\"{job_type}\",\"do\":\"work 5\"}}\n").repeat(80);
+        runner.enqueue_lines(jobs, &[]);
+    }
+    runner.restart(&["--until-empty"]);
+    assert!(runner.wait().success());
+    let mut jobs = runner.jobs(&["--state", "completed"]);
+    jobs.sort_by_key(|job| job.started_at);
+    assert_eq!(jobs.len(), 160);
+    // One is loaded before the other.
+    let both = jobs.iter().position(|job| job.job_type.as_deref() == Some("heavy")).unwrap();
+    let heavy = jobs[both..][..40].iter().filter(|job| job.job_type.as_deref() == Some("heavy")).count();
+    assert!((24..=36).contains(&heavy), "{heavy} of 40 where 30 are due");
+}
+
+#[test]
+fn jobs_that_take_their_full_timeout_starve_no_others() {
+    let runner = TestRunner::new()
+        .handler("slow", "obedient")
+        .manifest("slow", "timeout = '500ms'")
+        .handler("quick", "obedient")
+        .config("slots = 2")
+        .start();
+    let line = |job_type: &str, what: &str| format!("{{\"job_type\":\"{job_type}\",\"do\":\"{what}\"}}\n");
+    runner.enqueue_lines(line("slow", "spin").repeat(60) + &line("quick", "complete").repeat(60), &[]);
+    eventually!(runner.count("completed") == 60);
+    assert!(runner.count("dead") < 30, "{} slow jobs are over", runner.count("dead"));
+}

@@ -15,6 +15,8 @@ mod brake;
 mod burial;
 // The command line itself: its help, its words, its exit codes.
 mod cli;
+// What handlers may do by their manifests.
+mod grants;
 // `sandhog handlers`: rollback, pins, and the brake lifted.
 mod handlers;
 // The Kafka queue, with a real broker.

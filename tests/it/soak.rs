@@ -19,7 +19,7 @@ use crate::support::{Random, TestRunner, guests};
 
 mod account;
 mod act;
-mod figures;
+pub(crate) mod figures;
 mod ledger;
 mod member;
 mod told;
@@ -97,7 +97,7 @@ fn everything_at_once_loses_no_job_and_nothing_grows() {
 }
 
 /// `90`, `90s`, `10m` or `1h`.
-fn parse(length: &str) -> Duration {
+pub(crate) fn parse(length: &str) -> Duration {
     let (number, unit) = length.split_at(length.find(|c: char| !c.is_ascii_digit()).unwrap_or(length.len()));
     let seconds = match unit {
         "" | "s" => 1,

@@ -6,10 +6,12 @@ pub(crate) mod guests;
 mod random;
 mod runner;
 mod seen;
+mod server;
 
 pub(crate) use random::Random;
 pub(crate) use runner::{TestRunner, message, project};
 pub(crate) use seen::{Enqueued, Seen};
+pub(crate) use server::Server;
 
 /// How long a test waits for what must come, however busy the machine is. Nothing waits this long that passes.
 /// `SANDHOG_TEST_PATIENCE` sets it, in seconds.

@@ -1,5 +1,6 @@
 //! One attempt through [`Handler::run`], beside a bare loop over the same component.
 
+use std::path::Path;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
@@ -147,7 +148,7 @@ impl Pair {
             guests: Handle::current(),
         };
         let sandbox = if scan { Sandbox::new(sandbox_config) } else { Sandbox::without_page_scan(sandbox_config) }?;
-        let manifest = Manifest::parse(manifest, &subject.name, config)?;
+        let manifest = Manifest::parse(manifest, &subject.name, Path::new(""), config)?;
         let component = sandbox.load(&subject.file, &manifest.limits, &manifest.grants)?;
         let component = match &manifest.reuse {
             Some(reuse) => component.reusing(reuse.clone()),

@@ -217,7 +217,7 @@ impl Found {
         };
         let generation = Some(pair.generation());
         let manifest = String::from_utf8_lossy(pair.manifest.as_deref().unwrap_or_default());
-        match Manifest::parse(&manifest, name, config) {
+        match Manifest::parse(&manifest, name, folder.path(), config) {
             Ok(manifest) => Found { generation, job_types: manifest.job_types, why: None },
             Err(faults) => Found { generation, job_types: Vec::new(), why: Some(faults.to_string()) },
         }

@@ -69,7 +69,8 @@ pub(super) fn read_handler(path: &Path, config: &Config) -> anyhow::Result<Handl
         Err(e) => return Err(e).with_context(|| format!("cannot read manifest `{}`", beside.display())),
     };
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let manifest = Manifest::parse(manifest_text.as_deref().unwrap_or_default(), &stem, config);
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let manifest = Manifest::parse(manifest_text.as_deref().unwrap_or_default(), &stem, folder, config);
     Ok(HandlerFile { component, manifest_text, manifest })
 }
 
@@ -192,6 +193,9 @@ fn as_pairs(attempt: &Attempt, generation: &Generation) -> Vec<(&'static str, St
     if let Some(words) = &attempt.last_words {
         pairs.push(("last words", plain_lines(words)));
     }
+    if attempt.denied > 0 {
+        pairs.push(("denied", format!("{} times", attempt.denied)));
+    }
     if !attempt.frames.is_empty() {
         let frames: Vec<String> = attempt.frames.iter().map(|frame| plain(frame)).collect();
         pairs.push(("frames", frames.join("\n")));
@@ -211,6 +215,7 @@ fn as_json(attempt: &Attempt, job: &Job, generation: &Generation, log: &ShownLog
         "follow_ups": attempt.follow_ups.len(),
         "frames": attempt.frames,
         "last_words": attempt.last_words,
+        "denied": attempt.denied,
         "log": log.kept.as_ref().map(|kept| kept.lock().expect("no writer panics").clone()).unwrap_or_default(),
     });
     for (name, value) in said.into_iter().filter(|(name, _)| *name != "after") {

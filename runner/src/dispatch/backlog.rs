@@ -1,9 +1,10 @@
 //! What was received and is not settled: which job is next, and how many more there is room for. Pure, no I/O.
 //!
-//! Each handler has a lane of its own, and the lanes take turns, so that a flood in one, or jobs that all take their full
-//! timeout, do not starve another. A lane holds little more than its handler can start: what is worth some
+//! Each handler has a lane of its own, and the lanes share the time of the slots by weight, so that a flood in one, or jobs
+//! that all take their full timeout, do not starve another. A lane holds little more than its handler can start: what is worth some
 //! [`AHEAD`] of its work, so that the queue is asked for hundreds of short jobs at a time and for long ones one by one.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -12,6 +13,9 @@ use std::time::Duration;
 use crate::handler::Handler;
 use crate::queue::{Delivery, Demand};
 use crate::registry::Registry;
+
+#[cfg(test)]
+mod tests;
 
 /// How much work is fetched ahead: enough for the queue to answer in large batches, little enough that another runner, or
 /// another handler, waits no longer for its turn.
@@ -27,8 +31,11 @@ const WAITING_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     lanes: BTreeMap<Arc<str>, Lane>,
-    /// The lane that was served last: the next turn is the one behind it.
+    /// The lane that was served last: of equals the next turn is the one behind it.
     last_served: Option<Arc<str>>,
+    /// How much the lanes that were served had used by then. Who comes later begins there, without a claim to what others
+    /// used while it wanted nothing.
+    used_by_now_us: f64,
     waiting_bytes: usize,
     waiting: u32,
     running: u32,
@@ -43,9 +50,10 @@ pub(crate) struct Backlog {
 #[derive(Debug)]
 struct Lane {
     waiting: VecDeque<Delivery>,
-    /// How many may run at a time.
-    concurrency: u32,
+    share: Share,
     running: u32,
+    /// How long it had slots, over its weight, in microseconds: attempts that run count as long as one takes in the mean.
+    used_us: f64,
     /// Received and not settled: waiting, running, and run.
     in_flight: u32,
     /// How many more the last demand asked for, and how many were settled since.
@@ -55,25 +63,42 @@ struct Lane {
     mean_us: Option<f64>,
 }
 
+/// What a handler may have of the slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// How many of its attempts may run at a time.
+    pub(crate) concurrency: u32,
+    /// How much of the slots' time is its own while others want some too, beside theirs.
+    pub(crate) weight: u32,
+}
+
 /// What it took to hand out a delivery, to be given back when its attempt is over.
 #[derive(Debug, Clone)]
 pub(crate) struct Turn {
     lane: Arc<str>,
     alone: bool,
+    /// How long the attempt was expected to take, in microseconds.
+    expected_us: f64,
 }
 
 // === impl Backlog ===
 
 impl Backlog {
     /// Takes in what the queue handed over, for the handler `name`.
-    pub(crate) fn push(&mut self, delivery: Delivery, name: &Arc<str>, concurrency: u32) {
-        let lane = self.lanes.entry(Arc::clone(name)).or_insert_with(Lane::new);
-        lane.concurrency = concurrency;
-        lane.in_flight += 1;
+    pub(crate) fn push(&mut self, delivery: Delivery, name: &Arc<str>, share: Share) {
         self.in_flight += 1;
         self.waiting += 1;
         self.waiting_bytes += delivery.job.body.len();
+        self.add(delivery, name, share);
+    }
+
+    fn add(&mut self, delivery: Delivery, name: &Arc<str>, share: Share) {
+        let lane = self.lanes.entry(Arc::clone(name)).or_insert_with(|| Lane::new(share));
+        let could_start = lane.may_start();
+        lane.share = share;
+        lane.in_flight += 1;
         lane.waiting.push_back(delivery);
+        lane.comes(could_start, self.used_by_now_us);
     }
 
     /// Another registry is served: what waits goes to the lane of the handler that will run it, which may run as many at a
@@ -88,7 +113,7 @@ impl Backlog {
                         moved.push((delivery, Arc::clone(handler)));
                     }
                     Some(handler) => {
-                        lane.concurrency = handler.concurrency;
+                        lane.share = handler.share();
                         lane.waiting.push_back(delivery);
                     }
                     None => lane.waiting.push_back(delivery),
@@ -96,10 +121,7 @@ impl Backlog {
             }
         }
         for (delivery, handler) in moved {
-            let lane = self.lanes.entry(Arc::clone(&handler.name)).or_insert_with(Lane::new);
-            lane.concurrency = handler.concurrency;
-            lane.in_flight += 1;
-            lane.waiting.push_back(delivery);
+            self.add(delivery, &handler.name, handler.share());
         }
     }
 
@@ -108,10 +130,11 @@ impl Backlog {
         if self.closed || self.waiting == 0 || self.running_alone {
             return None;
         }
-        // Behind the lane that was served last, then round from the front.
+        // Who used least, by weight. Of equals, behind the lane that was served last, then round from the front.
         let last = self.last_served.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let behind = self.lanes.range::<Arc<str>, _>((last, Bound::Unbounded));
-        let (turn, _) = behind.chain(&self.lanes).find(|(_, lane)| lane.may_start())?;
+        let may_start = behind.chain(&self.lanes).filter(|(_, lane)| lane.may_start());
+        let (turn, _) = may_start.min_by(|(_, one), (_, other)| one.cmp_use(other))?;
         let turn = Arc::clone(turn);
         let lane = self.lanes.get_mut(&turn).expect("it was just found");
         let alone = lane.waiting.front().is_some_and(|delivery| delivery.alone);
@@ -120,25 +143,32 @@ impl Backlog {
             return None;
         }
         let delivery = lane.waiting.pop_front().expect("a lane that may start has one waiting");
+        let expected_us = lane.mean_us.unwrap_or(0.0);
+        self.used_by_now_us = self.used_by_now_us.max(lane.used_us);
+        lane.uses(expected_us);
         lane.running += 1;
         self.running += 1;
         self.waiting -= 1;
         self.waiting_bytes -= delivery.job.body.len();
         self.running_alone = alone;
         self.last_served = Some(Arc::clone(&turn));
-        Some((delivery, Turn { lane: turn, alone }))
+        Some((delivery, Turn { lane: turn, alone, expected_us }))
     }
 
     /// An attempt is over, after `duration`; its settlement is under way.
     pub(crate) fn ran(&mut self, turn: &Turn, duration: Option<Duration>) {
         self.running -= 1;
         self.running_alone &= !turn.alone;
+        let used_by_now_us = self.used_by_now_us;
         let lane = self.lane(turn);
+        let could_start = lane.may_start();
         lane.running -= 1;
-        if let Some(duration) = duration {
-            let us = duration.as_secs_f64() * 1e6;
+        let us = duration.map_or(0.0, |duration| duration.as_secs_f64() * 1e6);
+        lane.uses(us - turn.expected_us);
+        if duration.is_some() {
             lane.mean_us = Some(lane.mean_us.map_or(us, |mean| moved(mean, us)));
         }
+        lane.comes(could_start, used_by_now_us);
     }
 
     /// A delivery that was handed out is settled. Answers whether so much has left its lane since the last demand that it is
@@ -260,11 +290,12 @@ fn ahead(mean_us: f64, concurrency: u32) -> u32 {
 // === impl Lane ===
 
 impl Lane {
-    fn new() -> Lane {
+    fn new(share: Share) -> Lane {
         Lane {
             waiting: VecDeque::new(),
-            concurrency: 1,
+            share,
             running: 0,
+            used_us: 0.0,
             in_flight: 0,
             demanded: 0,
             settled_since_demand: 0,
@@ -273,110 +304,25 @@ impl Lane {
     }
 
     fn may_start(&self) -> bool {
-        !self.waiting.is_empty() && self.running < self.concurrency
+        !self.waiting.is_empty() && self.running < self.share.concurrency
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::job::Job;
-    use crate::queue::{Receipt, Release};
+    /// It used, or is taken to use, a slot for so long.
+    fn uses(&mut self, us: f64) {
+        self.used_us += us / f64::from(self.share.weight);
+    }
 
-    #[derive(Debug)]
-    struct NoQueue;
-
-    impl Release for NoQueue {
-        fn release(&self, _: Receipt) {}
-
-        fn executing(&self, _: Receipt, _: bool) -> u32 {
-            0
+    /// If it can start one now, and could not before, it begins where the others are: what it did not want, or was not to
+    /// have, it does not catch up on.
+    fn comes(&mut self, could_start: bool, used_by_now_us: f64) {
+        if !could_start && self.may_start() {
+            self.used_us = self.used_us.max(used_by_now_us);
         }
-
-        fn executed(&self, _: u32) {}
     }
 
-    /// A backlog in which `a` may run two at a time and `b` one, with jobs pushed in this order: `a` and `b`, an upper case
-    /// letter for one that must run alone.
-    fn backlog(jobs: &str) -> Backlog {
-        let mut backlog = Backlog::default();
-        for (record, letter) in (1..).zip(jobs.chars()) {
-            let name = letter.to_lowercase().to_string();
-            let job = Job {
-                id: format!("{letter}{record}"),
-                job_type: name.clone(),
-                body: "{}".into(),
-                attempt: 1,
-                ..Job::default()
-            };
-            let delivery = Delivery::new(job, letter.is_uppercase(), Receipt { record, fence: 1 }, Arc::new(NoQueue));
-            let concurrency = if name == "a" { 2 } else { 1 };
-            backlog.push(delivery, &name.into(), concurrency);
-        }
-        backlog
-    }
-
-    /// Hands out what may run, and answers the ids.
-    fn start(backlog: &mut Backlog, turns: &mut Vec<Turn>) -> String {
-        let mut ids = Vec::new();
-        while let Some((delivery, turn)) = backlog.next() {
-            ids.push(delivery.job.id.clone());
-            turns.push(turn);
-        }
-        ids.join(" ")
-    }
-
-    #[test]
-    fn lanes_take_turns_within_their_concurrency() {
-        let (mut backlog, mut turns) = (backlog("aaaabb"), Vec::new());
-        assert_eq!(start(&mut backlog, &mut turns), "a1 b5 a2");
-        assert!(!backlog.has_next());
-        backlog.ran(&turns[0], None);
-        assert_eq!(start(&mut backlog, &mut turns), "a3");
-        backlog.ran(&turns[1], None);
-        backlog.ran(&turns[2], None);
-        assert_eq!(start(&mut backlog, &mut turns), "b6 a4");
-    }
-
-    #[test]
-    fn suspect_job_runs_alone() {
-        let (mut backlog, mut turns) = (backlog("aAa"), Vec::new());
-        assert_eq!(start(&mut backlog, &mut turns), "a1");
-        backlog.ran(&turns[0], None);
-        assert_eq!(start(&mut backlog, &mut turns), "A2");
-        backlog.ran(&turns[1], None);
-        assert_eq!(start(&mut backlog, &mut turns), "a3");
-    }
-
-    #[test]
-    fn room_grows_with_the_shortness_of_jobs_and_shrinks_with_what_is_in_flight() {
-        let (mut backlog, mut turns) = (backlog("aa"), Vec::new());
-        let name = Arc::from("a");
-        assert_eq!(backlog.room(&name, 2, 1), 0);
-        start(&mut backlog, &mut turns);
-        for turn in &turns {
-            backlog.ran(turn, Some(Duration::from_secs(10)));
-            backlog.settled(turn);
-        }
-        assert_eq!(backlog.room(&name, 2, 1), 2);
-        assert_eq!(backlog.room(&name, 8, 4), 2);
-        let mut backlog = super::tests::backlog("a");
-        let (_, turn) = backlog.next().unwrap();
-        backlog.ran(&turn, Some(Duration::from_millis(1)));
-        backlog.settled(&turn);
-        assert_eq!(backlog.room(&name, 2, 1), 102);
-        assert_eq!(backlog.room(&"new".into(), 2, 1), 2);
-    }
-
-    #[test]
-    fn closed_backlog_hands_out_nothing_and_gives_back_what_waited() {
-        let (mut backlog, mut turns) = (backlog("aaab"), Vec::new());
-        let first = backlog.next().unwrap();
-        assert_eq!(backlog.close().len(), 3);
-        assert_eq!(start(&mut backlog, &mut turns), "");
-        assert_eq!(backlog.in_flight(), 1);
-        backlog.ran(&first.1, None);
-        backlog.settled(&first.1);
-        assert_eq!(backlog.in_flight(), 0);
+    /// Which of two has less of the slots, for its weight: in time, and, while nothing is known of that, at present.
+    fn cmp_use(&self, other: &Lane) -> Ordering {
+        let now = |lane: &Lane| f64::from(lane.running) / f64::from(lane.share.weight);
+        self.used_us.total_cmp(&other.used_us).then(now(self).total_cmp(&now(other)))
     }
 }

@@ -161,6 +161,13 @@ mod tests {
     }
 
     #[test]
+    fn lines_in_a_variable_have_commas_between() {
+        let lines = "resize: variable TOKEN, crop: read /srv";
+        let allow = allow("", &[("SANDHOG_HANDLERS__ALLOW", lines), ("TOKEN", "xyzzy")]).unwrap();
+        assert!(allow.variable("resize", "TOKEN").is_some() && allow.folders("crop", false).count() == 1);
+    }
+
+    #[test]
     fn line_that_means_nothing_is_refused() {
         let form = "is not `HANDLER: WHAT VALUE`, where WHAT is `http`, `tcp`, `read`, `write` or `variable`";
         for line in ["resize", "resize: http", "resize http https://a.b", ": read /srv", "resize: env A"] {

@@ -104,6 +104,25 @@ impl Host {
     }
 }
 
+impl Host {
+    /// Reads `HOST` or `HOST:PORT`, as it stands in a URL.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it: a fragment that fits behind the host.
+    pub fn parse_with_port(text: &str) -> Result<(Host, Option<u16>), String> {
+        let at = text.rfind(':').filter(|at| !text[*at..].contains(']'));
+        let (host, port) = at.map_or((text, None), |at| (&text[..at], Some(&text[at + 1..])));
+        let host = Host::parse(host)?;
+        let is_plain = |port: &&str| port.bytes().all(|byte| byte.is_ascii_digit());
+        match port.map(|port| Some(port).filter(is_plain).and_then(|port| port.parse().ok())) {
+            None => Ok((host, None)),
+            Some(None | Some(0)) => Err("has no port from 1 to 65535 behind its `:`".to_owned()),
+            Some(port) => Ok((host, port)),
+        }
+    }
+}
+
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -209,7 +228,7 @@ impl HttpGrant {
         if authority.contains('@') {
             return Err("has user information in it".to_owned());
         }
-        let (host, port) = host_and_port(authority)?;
+        let (host, port) = Host::parse_with_port(authority).map_err(|fault| format!("has a host that {fault}"))?;
         let port = port.unwrap_or(scheme.port());
         Ok(HttpGrant { scheme, host, port, paths: Paths::parse(path)?, private: false })
     }
@@ -259,7 +278,7 @@ impl TcpGrant {
 
     /// Reads `HOST:PORT`.
     pub(super) fn parse(text: &str) -> Result<TcpGrant, String> {
-        let (host, port) = host_and_port(text)?;
+        let (host, port) = Host::parse_with_port(text).map_err(|fault| format!("has a host that {fault}"))?;
         let port = port.ok_or("names no port: write `HOST:PORT`")?;
         Ok(TcpGrant { host, port, private: false })
     }
@@ -291,21 +310,6 @@ fn destination(raw: &Raw, key: &str) -> Result<(String, bool), String> {
     Ok((settings::string(text)?, private))
 }
 
-fn host_and_port(authority: &str) -> Result<(Host, Option<u16>), String> {
-    let at = authority.rfind(':').filter(|at| !authority[*at..].contains(']'));
-    let (host, port) = at.map_or((authority, None), |at| (&authority[..at], Some(&authority[at + 1..])));
-    let host = Host::parse(host).map_err(|fault| format!("has a host that {fault}"))?;
-    let is_plain = |port: &&str| port.bytes().all(|byte| byte.is_ascii_digit());
-    let port = match port {
-        None => None,
-        Some(port) => match Some(port).filter(is_plain).and_then(|port| port.parse().ok()) {
-            None | Some(0) => return Err(format!("has `{port}` for a port")),
-            port => port,
-        },
-    };
-    Ok((host, port))
-}
-
 /// What may be shown of a text that might have a password in it.
 fn without_user(text: &str) -> String {
     match text.rsplit_once('@') {
@@ -326,7 +330,7 @@ mod tests {
         let (scheme, rest) = url.split_once("://").unwrap();
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let scheme = Scheme::parse(scheme).unwrap();
-        let Ok((host, port)) = host_and_port(authority) else { return false };
+        let Ok((host, port)) = Host::parse_with_port(authority) else { return false };
         self::grant(grant).covers(scheme, &host, port.unwrap_or(scheme.port()), path)
     }
 

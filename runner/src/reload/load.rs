@@ -97,7 +97,8 @@ impl Loader {
     fn make(&self, name: &Arc<str>, generation: &Generation, pair: &Pair) -> Result<Handler, String> {
         let manifest = pair.manifest.as_deref().map(std::str::from_utf8).transpose();
         let manifest = manifest.map_err(|error| format!("`{name}.toml` is not UTF-8: {error}"))?.unwrap_or_default();
-        let manifest = Manifest::parse(manifest, name, &self.config).map_err(|errors| errors.to_string())?;
+        let manifest =
+            Manifest::parse(manifest, name, self.folder.path(), &self.config).map_err(|errors| errors.to_string())?;
         let component = self
             .sandbox
             .load(&pair.component, &manifest.limits, &manifest.grants)

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::IgnoredAny;
 use tokio_util::sync::CancellationToken;
@@ -75,7 +75,7 @@ pub(super) async fn run(
     }
     if let Some(instance) = left {
         let ends = match shelf {
-            Some(shelf) => shelf.put(instance),
+            Some(shelf) => shelf.put(instance, bounds.started + attempt.duration),
             None => Some(instance),
         };
         if let Some(ends) = ends {
@@ -140,7 +140,7 @@ pub(super) async fn set_up(component: &Component, limits: &Limits, log: &Arc<dyn
     let mut instance = Instance::new(&bounds, None, Arc::clone(log)).keeping(component.state.as_ref());
     ready(&mut instance, &bounds).await.map_err(|came| came.reason())?;
     let ends = match &component.shelf {
-        Some(shelf) => shelf.put(instance),
+        Some(shelf) => shelf.put(instance, Instant::now()),
         None => Some(instance),
     };
     if let Some(ends) = ends {
@@ -233,8 +233,8 @@ impl Came {
         let follow_ups = Some(std::mem::take(&mut host.follow_ups)).filter(|_| outcome.is_answer()).unwrap_or_default();
         // Taken in any case: what is looked at of the state is let go with the attempt.
         let state = host.take_state().filter(|_| outcome.keeps_state());
-        let duration = bounds.started.elapsed();
-        Attempt { outcome, duration, memory_peak_bytes, frames, last_words, follow_ups, state }
+        let (duration, denied) = (bounds.started.elapsed(), host.denied());
+        Attempt { outcome, duration, memory_peak_bytes, frames, last_words, follow_ups, state, denied }
     }
 }
 

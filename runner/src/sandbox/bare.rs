@@ -11,8 +11,9 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::host::bindings::{JobHandlerFull, sandhog::jobs};
 use super::host::handler;
-use super::load::{FileKind, LoadError, PAGE_BYTES, spare_pages};
+use super::load::{FileKind, PAGE_BYTES, spare_pages};
 use super::quiet::{self, Rewritten};
+use super::refusal::LoadError;
 use super::{encode, engine, file};
 use crate::job::Job;
 

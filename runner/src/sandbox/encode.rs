@@ -8,7 +8,7 @@ use wit_component::{ComponentEncoder, metadata};
 use wit_parser::{PackageId, Resolve};
 
 use super::file::{self, Names};
-use super::load::LoadError;
+use super::refusal::LoadError;
 
 /// The most packages that a component's type may be made of. The contract and all of WASI are some ten.
 const PACKAGES_MAX: usize = 1_000;

@@ -2,7 +2,8 @@
 
 use wasmparser::{ComponentImport, KnownCustom, Parser, Payload, Validator, WasmFeatures};
 
-use super::load::{FileKind, LoadError};
+use super::load::FileKind;
+use super::refusal::LoadError;
 
 /// The largest file that is looked at. Python with its library has 18 MB.
 pub(super) const FILE_BYTES_MAX: usize = 256 << 20;

@@ -8,10 +8,16 @@ use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_config::WasiConfig;
+use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
+use super::denials::Denials;
+use super::granted::Granted;
+use super::http::Http;
 use super::keyvalue::{self, HandlerState};
 use super::limits::Meter;
 use super::lines::Lines;
+use super::sockets::{self, Sockets};
 use super::{GuestLog, Level, Source};
 use crate::follow_up::FollowUps;
 use crate::grants::Grants;
@@ -45,7 +51,7 @@ pub(super) struct Host {
     /// What it works, or worked last; none while it is set up or torn down.
     pub(super) job: Option<Arc<Job>>,
     log: Arc<dyn GuestLog>,
-    grants: Arc<Grants>,
+    granted: Arc<Granted>,
     calls: u64,
     /// What the guest asked to be enqueued.
     pub(super) follow_ups: FollowUps,
@@ -56,6 +62,8 @@ pub(super) struct Host {
     lines: Option<Arc<Mutex<Lines>>>,
     /// Made with the first use, as most guests use none.
     wasi: Option<Box<Wasi>>,
+    /// The same.
+    http: Option<Box<Http>>,
 }
 
 /// A limit of ours, by its name, that a guest ran into in a call.
@@ -66,6 +74,8 @@ pub(super) struct Exceeded(pub(super) &'static str);
 struct Wasi {
     ctx: WasiCtx,
     table: ResourceTable,
+    sockets: Sockets,
+    denials: Arc<Denials>,
 }
 
 /// A guest's stdout or stderr.
@@ -79,6 +89,9 @@ struct Stream {
 pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     keyvalue::link(linker)?;
+    sockets::link(linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    wasmtime_wasi_config::add_to_linker(linker, |host| WasiConfig::from(&*host.granted.config))?;
     bindings::JobHandlerFull::add_to_linker::<Host, HasSelf<Host>>(linker, |host| host)
 }
 
@@ -91,6 +104,8 @@ pub(super) fn is_linked(import: &str) -> bool {
             version.starts_with("0.2.")
         }
         Some(("wasi:keyvalue", "store" | "atomics")) => version == "0.2.0-draft",
+        Some(("wasi:http", "types" | "outgoing-handler")) => version.starts_with("0.2."),
+        Some(("wasi:config", "store")) => version == "0.2.0-rc.1",
         _ => false,
     }
 }
@@ -123,7 +138,7 @@ impl Host {
         job: Option<Arc<Job>>,
         log: Arc<dyn GuestLog>,
         limits: &Limits,
-        grants: Arc<Grants>,
+        granted: Arc<Granted>,
         spare_bytes: u64,
         deadline: Instant,
     ) -> Host {
@@ -134,13 +149,14 @@ impl Host {
             limits: limits.clone(),
             job,
             log,
-            grants,
+            granted,
             calls: 0,
             follow_ups: FollowUps::default(),
             kept: None,
             state: None,
             lines: None,
             wasi: None,
+            http: None,
         }
     }
 
@@ -150,6 +166,11 @@ impl Host {
         (self.job, self.deadline, self.calls) = (job, deadline, 0);
         self.follow_ups = FollowUps::default();
         self.state = None;
+        self.http = None;
+        if let Some(wasi) = &mut self.wasi {
+            wasi.denials.begin();
+            wasi.sockets.begin();
+        }
         // The guest may hold a stream that writes to them, so that they stay where they are.
         if let Some(lines) = &self.lines {
             *lock(lines) = self.new_lines();
@@ -181,6 +202,25 @@ impl Host {
     /// What the guest changed of its handler's state. What it saw of it is let go.
     pub(super) fn take_state(&mut self) -> Option<Box<Changes>> {
         self.state.take().and_then(|draft| draft.into_changes()).map(Box::new)
+    }
+
+    /// How often it reached for what was not granted.
+    pub(super) fn denied(&self) -> u32 {
+        self.wasi.as_ref().map_or(0, |wasi| wasi.denials.count())
+    }
+
+    /// What the attempt knows of the network, and where it is said what it may not.
+    pub(super) fn sockets_of_attempt(&mut self) -> (&mut Sockets, Arc<Denials>) {
+        let wasi = self.wasi();
+        (&mut wasi.sockets, Arc::clone(&wasi.denials))
+    }
+
+    fn wasi(&mut self) -> &mut Wasi {
+        if self.wasi.is_none() {
+            let lines = Arc::clone(self.lines());
+            self.wasi = Some(Box::new(Wasi::new(lines, &self.limits, &self.granted)));
+        }
+        self.wasi.as_deref_mut().expect("it was made above")
     }
 
     /// Says something of ours among the guest's lines.
@@ -221,7 +261,7 @@ impl queue::Host for Host {
         let Some(parent) = &self.job else {
             return Ok(Err("set-up and tear-down are part of no job, and cannot enqueue any".to_owned()));
         };
-        let granted = |job_type: &str| self.grants.enqueue.iter().any(|granted| granted == job_type);
+        let granted = |job_type: &str| self.granted.grants.enqueue.iter().any(|granted| granted == job_type);
         let asked = self.follow_ups.ask(parent, job, options, granted, &self.limits);
         Ok(asked.map_err(|refused| refused.to_string()))
     }
@@ -229,12 +269,19 @@ impl queue::Host for Host {
 
 impl WasiView for Host {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        if self.wasi.is_none() {
-            let lines = Arc::clone(self.lines());
-            self.wasi = Some(Box::new(Wasi::new(lines, &self.limits, &self.grants)));
-        }
-        let Wasi { ctx, table } = self.wasi.as_deref_mut().expect("it was made above");
+        let Wasi { ctx, table, .. } = self.wasi();
         WasiCtxView { ctx, table }
+    }
+}
+
+impl WasiHttpView for Host {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        if self.http.is_none() {
+            let denials = Arc::clone(&self.wasi().denials);
+            self.http = Some(Box::new(Http::new(&self.granted, &denials, &self.limits)));
+        }
+        let wasi = self.wasi.as_deref_mut().expect("it was made above");
+        self.http.as_deref_mut().expect("it was made above").view(&mut wasi.table)
     }
 }
 
@@ -243,19 +290,22 @@ impl WasiView for Host {
 impl Wasi {
     /// The time, random numbers, stdout and stderr, and what is granted. Else no files, no environment, no network, nothing to
     /// read.
-    fn new(lines: Arc<Mutex<Lines>>, limits: &Limits, grants: &Grants) -> Wasi {
+    fn new(lines: Arc<Mutex<Lines>>, limits: &Limits, granted: &Granted) -> Wasi {
         let mut builder = WasiCtx::builder();
-        for (name, value) in &grants.env {
+        for (name, value) in &granted.grants.env {
             builder.env(name, value.expose());
         }
-        let ctx = builder
+        let denials = Denials::new(Arc::clone(&lines));
+        let sockets = Sockets::new(&granted.grants, &denials, &mut builder);
+        let mut ctx = builder
             .stdout(Stream { source: Source::Stdout, lines: Arc::clone(&lines) })
             .stderr(Stream { source: Source::Stderr, lines })
             .max_random_size(limits.host_call_bytes)
             .build();
+        ctx.filesystem().clone_from(&granted.filesystem);
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles as usize);
-        Wasi { ctx, table }
+        Wasi { ctx, table, sockets, denials }
     }
 }
 

@@ -15,8 +15,9 @@ use wasmtime::{Store, UpdateDeadline};
 use super::attempt::Came;
 use super::host::{Host, context, failure_hook, handler};
 use super::keyvalue::HandlerState;
-use super::load::{CONTEXT, FAILURE_HOOK, HANDLER, LoadError, Prepared};
+use super::load::{CONTEXT, FAILURE_HOOK, HANDLER, Prepared};
 use super::pools::{Place, Pooled};
+use super::refusal::LoadError;
 use super::{GuestLog, Level, Source, pools};
 use crate::job::Job;
 use crate::limits::Limits;
@@ -69,8 +70,8 @@ pub(super) fn start_once(prepared: &Prepared, limits: &Limits) -> Result<(), Loa
     let deadline = deadline(Instant::now(), limits);
     // Every pool has room for those that are loaded, beside its places.
     let pooled = &prepared.pooled[0];
-    let grants = Arc::clone(&pooled.grants);
-    let host = Host::new(None, Arc::new(Unheard), limits, grants, prepared.spare_bytes, deadline);
+    let granted = Arc::clone(&pooled.granted);
+    let host = Host::new(None, Arc::new(Unheard), limits, granted, prepared.spare_bytes, deadline);
     let mut store = store(pooled, host);
     let started = block_on(pin!(pooled.pre.instantiate_async(&mut store)), prepared, deadline);
     let broken = match started {
@@ -92,7 +93,7 @@ impl Instance {
         let Bounds { prepared, limits, deadline, .. } = *bounds;
         let place = pools::enter(&prepared.pooled);
         let pooled = &prepared.pooled[place.number];
-        let host = Host::new(job, log, limits, Arc::clone(&pooled.grants), prepared.spare_bytes, deadline);
+        let host = Host::new(job, log, limits, Arc::clone(&pooled.granted), prepared.spare_bytes, deadline);
         let store = store(pooled, host);
         Instance { store, exports: None, place, jobs: 0, waits_since: bounds.started }
     }
@@ -323,8 +324,8 @@ fn poll_once<T>(
     prepared: &Prepared,
     cx: &mut Context<'_>,
 ) -> Poll<Result<T, Broken>> {
-    // A guest's own timers run on the main runtime too, as guests may occupy theirs.
-    let _timers = prepared.waits.then(|| Handle::enter(&prepared.timers));
+    // A guest's own timers and connections are on another runtime, as guests may occupy theirs.
+    let _waits = prepared.waits.as_ref().map(Handle::enter);
     match catch_unwind(AssertUnwindSafe(|| call.poll(cx))) {
         Ok(polled) => polled.map(|called| called.map_err(Broken::Failed)),
         Err(_) => Poll::Ready(Err(Broken::Panicked)),

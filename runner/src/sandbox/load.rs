@@ -2,7 +2,7 @@
 //! not when a job runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -13,15 +13,17 @@ use wasmtime::component::Component;
 use super::compiled::{Code, Compiled};
 use super::engine::{self, MEMORIES_MAX, TABLES_MAX};
 use super::file::{self, Names};
+use super::granted::Granted;
 use super::host;
+use super::network::Network;
 use super::pools::{Pool, Pooled};
 use super::quiet::{self, Rewritten};
+use super::refusal::LoadError;
 use super::shelf::Endings;
 use super::{Config, SandboxError, encode, instance, trap};
 use crate::generation::hex;
 use crate::grants::Grants;
 use crate::limits::Limits;
-use crate::outcome::Failure;
 
 /// How far a memory is grown before a guest asks for it.
 const SPARE_PAGES: u32 = 16;
@@ -29,8 +31,8 @@ const SPARE_PAGES: u32 = 16;
 const SPARE_PAGES_CLEARED: u32 = 4;
 pub(super) const PAGE_BYTES: u64 = 64 << 10;
 
-const CONTRACT: &str = "sandhog:jobs";
-const VERSION: &str = "1.0.0";
+pub(super) const CONTRACT: &str = "sandhog:jobs";
+pub(super) const VERSION: &str = "1.0.0";
 pub(super) const HANDLER: &str = "sandhog:jobs/handler@1.0.0";
 pub(super) const CONTEXT: &str = "sandhog:jobs/context@1.0.0";
 pub(super) const FAILURE_HOOK: &str = "sandhog:jobs/failure-hook@1.0.0";
@@ -114,112 +116,6 @@ pub struct Inspection {
     pub error: Option<LoadError>,
 }
 
-/// Why a file is no handler.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoadError {
-    /// Nothing in it.
-    #[error("the file is empty")]
-    Empty,
-    /// More than is looked at.
-    #[error("the file has {size} bytes, which is over the limit of {limit}")]
-    TooLarge {
-        /// Its size in bytes.
-        size: usize,
-        /// The limit in bytes.
-        limit: usize,
-    },
-    /// Something else.
-    #[error("not a component, but {what}")]
-    NotWasm {
-        /// What it looks like.
-        what: &'static str,
-    },
-    /// Compiled code, which only the runner's own cache may hold.
-    #[error("compiled code, which is never loaded from a file that others can write")]
-    Precompiled,
-    /// The end is missing.
-    #[error("the file is cut short: {reason}")]
-    Cut {
-        /// Where it ends.
-        reason: String,
-    },
-    /// WebAssembly that breaks the rules, or uses a proposal that is not allowed here.
-    #[error("not valid: {reason}")]
-    Invalid {
-        /// What is wrong, and where.
-        reason: String,
-    },
-    /// A core module of which no component can be made.
-    #[error("a core module{} that does not carry a component type", made_with(.language.as_deref()))]
-    NoType {
-        /// The language it was written in, by its own account.
-        language: Option<String>,
-    },
-    /// A core module with a type that it does not fit.
-    #[error("cannot make a component of the core module: {reason}")]
-    Encode {
-        /// What does not fit.
-        reason: String,
-    },
-    /// Made for another version of the contract.
-    #[error("made for `{found}`, where this runner speaks `{CONTRACT}@{VERSION}`")]
-    WorldVersion {
-        /// What it names.
-        found: String,
-    },
-    /// It wants what is not there.
-    #[error("imports {}, which this runner does not offer", quoted(.names))]
-    Imports {
-        /// The imports.
-        names: Vec<String>,
-    },
-    /// It wants what its manifest does not grant.
-    #[error("imports {}, which its manifest does not grant", quoted(.names))]
-    NotGranted {
-        /// The imports.
-        names: Vec<String>,
-        /// The lines of `[grants]` that would.
-        lines: Vec<&'static str>,
-    },
-    /// An import of a known package, but not by a known name or not of the known type.
-    #[error("an import does not fit what this runner offers: {reason}")]
-    ImportTypes {
-        /// Which, and how.
-        reason: String,
-    },
-    /// Not of any of the worlds.
-    #[error("missing export `{HANDLER}`; it exports {}", quoted(.found))]
-    NoHandler {
-        /// What it exports.
-        found: Vec<String>,
-    },
-    /// An export of the contract, but not of the contract's type.
-    #[error("the export `{export}` is not what it is in the contract: {reason}")]
-    ExportTypes {
-        /// Which.
-        export: &'static str,
-        /// How it differs.
-        reason: String,
-    },
-    /// It needs more than it may have, before it even runs.
-    #[error("needs {wanted} {what}, where the limit is {limit}")]
-    TooBig {
-        /// Of what.
-        what: &'static str,
-        /// How much it needs.
-        wanted: u64,
-        /// How much there is.
-        limit: u64,
-    },
-    /// An instance could not be made, under the limits that attempts have.
-    #[error("cannot be instantiated: {}: {}", .failure.kind, .failure.message)]
-    Start {
-        /// How it went wrong.
-        failure: Failure,
-    },
-}
-
 /// What of the contract a component exports beside `handler`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Exports {
@@ -232,6 +128,7 @@ pub(super) struct Loader {
     pools: Vec<Arc<Pool>>,
     compiled: Option<Compiled>,
     timers: tokio::runtime::Handle,
+    network: Mutex<Weak<Network>>,
     guests: tokio::runtime::Handle,
     endings: Arc<Endings>,
     scans_pages: bool,
@@ -246,9 +143,11 @@ pub(super) struct Prepared {
     pub(super) timers: tokio::runtime::Handle,
     pub(super) guests: tokio::runtime::Handle,
     pub(super) endings: Arc<Endings>,
-    /// Whether it may wait on a timer in a call to the host. Others are spared what all threads would write at each attempt:
-    /// the count of those who entered the timers' runtime.
-    pub(super) waits: bool,
+    /// The runtime that a guest's own waiting is on: none if it never waits in a call to the host. It is spared then what all
+    /// threads would write at each attempt, the count of those who entered it.
+    pub(super) waits: Option<tokio::runtime::Handle>,
+    /// The thread that is behind it, as long as there is a component that may use the network.
+    _network: Option<Arc<Network>>,
     /// What was added to its memories, which does not count against its limit.
     pub(super) spare_bytes: u64,
     pub(super) facts: Facts,
@@ -268,6 +167,7 @@ impl Loader {
             pools,
             compiled,
             timers: config.timers,
+            network: Mutex::default(),
             guests: config.guests,
             endings: Arc::default(),
             scans_pages: built.scans_pages,
@@ -320,6 +220,7 @@ impl Loader {
         facts.imports.clone_from(&names.imports);
         facts.exports.clone_from(&names.exports);
         let exports = check_names(&names, grants)?;
+        let granted = Granted::open(grants, limits)?;
 
         let components = self.compile(bytes, encoded.as_deref().unwrap_or(bytes), facts)?;
         let spare_bytes = match &facts.quiet {
@@ -327,15 +228,36 @@ impl Loader {
             Some(Quiet::Unchanged { .. }) | None => 0,
         };
         check_resources(&components[0], limits, spare_bytes, facts)?;
-        let prepare = |(pool, component): (&Arc<Pool>, &_)| pool.prepare(component, exports, grants);
+        let prepare = |(pool, component): (&Arc<Pool>, &_)| pool.prepare(component, exports, &granted);
         let pooled = self.pools.iter().zip(&components).map(prepare);
         let pooled = pooled.collect::<Result<_, _>>()?;
-        let waits = names.imports.iter().any(|import| import.starts_with("wasi:clocks/"));
         let (timers, guests, endings) = (self.timers.clone(), self.guests.clone(), Arc::clone(&self.endings));
+        let network = self.network_for(&names, grants)?;
+        let waits = match &network {
+            Some(network) => Some(network.handle().clone()),
+            None => imports(&names, "wasi:clocks/").then(|| timers.clone()),
+        };
         let facts = facts.clone();
-        let prepared = Prepared { pooled, exports, timers, guests, endings, waits, spare_bytes, facts };
+        let prepared =
+            Prepared { pooled, exports, timers, guests, endings, waits, _network: network, spare_bytes, facts };
         instance::start_once(&prepared, limits)?;
         Ok(prepared)
+    }
+
+    /// The thread for connections, if the component may have any: one for all that are there at a time.
+    fn network_for(&self, names: &Names, grants: &Grants) -> Result<Option<Arc<Network>>, LoadError> {
+        let requests = !grants.http.is_empty() && imports(names, "wasi:http/");
+        if !requests && (grants.tcp.is_empty() || !imports(names, "wasi:sockets/")) {
+            return Ok(None);
+        }
+        let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(network) = network.upgrade() {
+            return Ok(Some(network));
+        }
+        let started = Network::start().map_err(|error| LoadError::Network { reason: error.to_string() })?;
+        let started = Arc::new(started);
+        *network = Arc::downgrade(&started);
+        Ok(Some(started))
     }
 
     /// Compiles, or takes what is in the cache; answers the component for each pool. `file` is as it was found, `component`
@@ -387,48 +309,8 @@ impl Loader {
     }
 }
 
-// === impl LoadError ===
-
-impl LoadError {
-    /// An export is not of the contract's type.
-    pub(super) fn export_types(export: &'static str, error: &wasmtime::Error) -> LoadError {
-        LoadError::ExportTypes { export, reason: format!("{error:#}") }
-    }
-
-    /// What is wrong and what to do about it, in one line.
-    pub fn with_hint(&self) -> String {
-        self.hint().map_or_else(|| self.to_string(), |hint| format!("{self}; {hint}"))
-    }
-
-    /// What to do about it, where that can be said.
-    pub fn hint(&self) -> Option<String> {
-        Some(match self {
-            LoadError::Precompiled => "use the `.wasm` file that it was made from".to_owned(),
-            LoadError::Cut { .. } => "copy the file again, under another name first, then rename it".to_owned(),
-            LoadError::NoType { language } => component_hint(language.as_deref()),
-            LoadError::WorldVersion { .. } => format!("build it against version {VERSION} of the contract"),
-            LoadError::Imports { .. } => {
-                "a handler may import `sandhog:jobs/{log,queue}` and `wasi:{cli,io,clocks,filesystem,random,sockets}@0.2`; \
-                 build it without the rest"
-                    .to_owned()
-            }
-            LoadError::NotGranted { lines, .. } => {
-                format!("write into `[grants]` of its manifest: {}", lines.join("; "))
-            }
-            LoadError::ImportTypes { .. } | LoadError::ExportTypes { .. } => {
-                format!("build it against the unchanged contract, `{CONTRACT}@{VERSION}`")
-            }
-            LoadError::NoHandler { .. } => "build it for the world `job-handler`".to_owned(),
-            LoadError::TooBig { what: "bytes of memory", .. } => "raise `memory` in its manifest".to_owned(),
-            LoadError::Empty
-            | LoadError::TooLarge { .. }
-            | LoadError::NotWasm { .. }
-            | LoadError::Invalid { .. }
-            | LoadError::Encode { .. }
-            | LoadError::TooBig { .. }
-            | LoadError::Start { .. } => return None,
-        })
-    }
+fn imports(names: &Names, package: &str) -> bool {
+    names.imports.iter().any(|import| import.starts_with(package))
 }
 
 fn check_names(names: &Names, grants: &Grants) -> Result<Exports, LoadError> {
@@ -489,27 +371,6 @@ fn check_resources(
     Ok(())
 }
 
-fn component_hint(language: Option<&str>) -> String {
-    match language {
-        Some("Rust") => "build it with `cargo build --release --target wasm32-wasip2`".to_owned(),
-        Some(language) if language.starts_with('C') => {
-            "link it with the object file of the world's type that `wit-bindgen c` makes".to_owned()
-        }
-        _ => format!("embed the world first: `wasm-tools component embed --world job-handler wit {}`", "FILE"),
-    }
-}
-
 fn as_millis<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-}
-
-fn made_with(language: Option<&str>) -> String {
-    language.map(|language| format!(" (written in {language})")).unwrap_or_default()
-}
-
-fn quoted(names: &[String]) -> String {
-    if names.is_empty() {
-        return "nothing".to_owned();
-    }
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }

@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
 
+use super::granted::Granted;
 use super::host::{self, Host, context, failure_hook, handler};
-use super::load::{CONTEXT, Exports, FAILURE_HOOK, HANDLER, LoadError};
+use super::load::{CONTEXT, Exports, FAILURE_HOOK, HANDLER};
+use super::refusal::LoadError;
 use super::{SandboxError, trap};
-use crate::grants::Grants;
 
 /// Where there are more threads than this, some share a pool: each costs address space, and another copy of what the engine
 /// knows of a component.
@@ -39,7 +40,7 @@ pub(super) struct Pooled {
     pub(super) context: Option<context::GuestIndices>,
     pub(super) failure_hook: Option<failure_hook::GuestIndices>,
     /// What it may do. Each pool has it for itself: threads that count references to one thing wait for each other.
-    pub(super) grants: Arc<Grants>,
+    pub(super) granted: Arc<Granted>,
     pool: Arc<Pool>,
 }
 
@@ -93,7 +94,7 @@ impl Pool {
         self: &Arc<Pool>,
         component: &Component,
         exports: Exports,
-        grants: &Grants,
+        granted: &Granted,
     ) -> Result<Pooled, LoadError> {
         let pre = self
             .linker
@@ -106,8 +107,8 @@ impl Pool {
         let failure_hook = failure_hook.map_err(|error| LoadError::export_types(FAILURE_HOOK, &error))?;
         // Else the first attempt would do it.
         component.initialize_copy_on_write_image().map_err(|e| LoadError::Start { failure: trap::host_fault(&e) })?;
-        let grants = Arc::new(grants.clone());
-        Ok(Pooled { pre, handler, context, failure_hook, grants, pool: Arc::clone(self) })
+        let granted = Arc::new(granted.clone());
+        Ok(Pooled { pre, handler, context, failure_hook, granted, pool: Arc::clone(self) })
     }
 
     fn take_place(&self) -> bool {

@@ -72,11 +72,11 @@ impl Shelf {
 
     /// Takes back an instance that has ended a job well. Answers one that is to end: this one, which has worked as many jobs
     /// as it may, or another in whose stead it is kept.
-    pub(super) fn put(&self, mut instance: Instance) -> Option<Instance> {
+    pub(super) fn put(&self, mut instance: Instance, now: Instant) -> Option<Instance> {
         if instance.jobs >= self.reuse.jobs {
             return Some(instance);
         }
-        instance.waits_since = Instant::now();
+        instance.waits_since = now;
         let mut waiting = lock(&self.waiting);
         let mut ends = None;
         if waiting.count >= self.reuse.instances {

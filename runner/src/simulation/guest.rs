@@ -75,8 +75,15 @@ fn handler(place: &Place, name: &'static str, job_types: Vec<String>) -> Handler
         expire_after: Duration::from_secs(*random.pick(&[60, 24 * 60 * 60])),
         backoff,
     };
-    let manifest =
-        Manifest { job_types, concurrency, limits: Limits::default(), reuse: None, retry, grants: Grants::default() };
+    let manifest = Manifest {
+        job_types,
+        concurrency,
+        weight: 1,
+        limits: Limits::default(),
+        reuse: None,
+        retry,
+        grants: Grants::default(),
+    };
     let generation = Generation::named(&format!("g{}", random.below(1_000)));
     Handler::new(name.into(), generation, manifest, Actor { place: place.clone(), handler: name }, Arc::new(NoLog))
 }
@@ -113,9 +120,8 @@ impl Actor {
             () = pause => self.outcome(job),
         };
         running.outcome = Some(outcome.clone());
-        // As the sandbox does.
-        let follow_ups = if outcome.is_answer() { follow_ups } else { FollowUps::default() };
         self.place.note(|| format!("ran job {number}: {outcome:?}"));
+        let follow_ups = if outcome.is_answer() { follow_ups } else { FollowUps::default() };
         let duration = world.timeline.elapsed() - begun;
         Attempt {
             outcome,
@@ -125,6 +131,7 @@ impl Actor {
             last_words: None,
             follow_ups,
             state: None,
+            denied: 0,
         }
     }
 

@@ -234,15 +234,15 @@ fn runner_that_waits_for_a_broker_stops_when_it_is_told_to() {
 }
 
 /// A broker that lets in whom it knows, over SASL and over TLS. Who comes without either may do everything.
-struct Guarded {
-    broker: Broker,
-    sasl: String,
+pub(super) struct Guarded {
+    pub(super) broker: Broker,
+    pub(super) sasl: String,
     tls: String,
     keys: TempDir,
 }
 
 impl Guarded {
-    fn start() -> Option<Guarded> {
+    pub(super) fn start() -> Option<Guarded> {
         // A machine without Java has no broker either.
         let keys = TempDir::new().unwrap();
         make_keys(keys.path())?;

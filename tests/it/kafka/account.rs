@@ -46,8 +46,14 @@ pub(super) struct Account {
     deaths: BTreeMap<(usize, usize), i64>,
     /// When each heard that its group had taken it for dead, and its partitions were others'.
     put_out: BTreeMap<(usize, usize), Vec<i64>>,
+    /// Whether what ended was committed soon: not where brokers die as well.
+    commits_soon: bool,
     /// How many dead letters each job has, in the order in which they were written: none was compacted yet.
     buried: BTreeMap<String, usize>,
+    /// Jobs that were set aside for a while, so that others come through.
+    aside: BTreeSet<String>,
+    /// Records that are no jobs, and are dead letters.
+    pub(super) malformed: BTreeSet<String>,
     /// Jobs that ran twice, each with how it stood when the first of two runs was cut off.
     pub(super) again: Again,
     /// The first few that ran again though their process lived on.
@@ -62,7 +68,7 @@ pub(super) struct Again {
     pub(super) executing: usize,
     /// It had ended, and its process was killed before that was committed.
     pub(super) uncommitted: usize,
-    /// It comes of a retry, which may have been written twice: what failed before, and was not committed, failed again.
+    /// It was written twice, as a retry or to be set aside: what was so before a death, and not committed, was so again.
     pub(super) retried: usize,
     /// Its process lived on, and gave the partition up, or stopped.
     pub(super) moved: usize,
@@ -94,11 +100,28 @@ impl Kind {
 
 impl Account {
     /// Reads the logs of all members. `deaths` are the times of kills, of each member in their order.
-    pub(super) fn of(topic: &Topic, kind: Kind, accepted: usize, members: &[(&TestRunner, &[i64])]) -> Account {
-        let mut account = Account { accepted, ..Account::default() };
+    pub(super) fn of(
+        topic: &Topic,
+        kind: Kind,
+        accepted: usize,
+        commits_soon: bool,
+        members: &[(&TestRunner, &[i64])],
+    ) -> Account {
+        let mut account = Account { accepted, commits_soon, ..Account::default() };
         for letter in topic.read(".dead") {
-            let id = letter.envelope()["id"].as_str().expect("a job has an id").to_owned();
+            let envelope = letter.envelope();
+            if envelope["job_type"].is_null() {
+                account.malformed.insert(envelope["record"].as_str().expect("each has one").to_owned());
+                continue;
+            }
+            let id = envelope["id"].as_str().expect("a job has an id").to_owned();
             *account.buried.entry(id).or_default() += 1;
+        }
+        for record in [".retry.1s", ".retry.10s"].iter().flat_map(|suffix| topic.read(suffix)) {
+            let envelope = record.envelope();
+            if envelope["attempts"].as_u64().unwrap_or(0) == 0 {
+                account.aside.insert(envelope["id"].as_str().expect("a job has an id").to_owned());
+            }
         }
         for (member, (runner, deaths)) in members.iter().enumerate() {
             for (process, at) in deaths.iter().enumerate() {
@@ -161,10 +184,12 @@ impl Account {
                 let heard = self.put_out.get(&first.process);
                 let put_out =
                     heard.is_some_and(|heard| heard.iter().any(|at| (first.began..=second.began).contains(at)));
-                let retried = first.attempt > 1 && first.attempt == second.attempt;
+                let retried = first.attempt == second.attempt && (first.attempt > 1 || self.aside.contains(id));
                 match (death, first.ended) {
                     (Some(_), None) => self.again.executing += 1,
-                    (Some(death), Some(ended)) if death - ended <= COMMITTED_MS => self.again.uncommitted += 1,
+                    (Some(death), Some(ended)) if !self.commits_soon || death - ended <= COMMITTED_MS => {
+                        self.again.uncommitted += 1
+                    }
                     _ if put_out => self.again.put_out += 1,
                     _ if retried => self.again.retried += 1,
                     (Some(death), Some(ended)) => self.faults.push(format!(

@@ -58,6 +58,10 @@ impl Record {
         Record::default()
     }
 
+    pub(crate) fn value(&self) -> Option<&[u8]> {
+        self.value.as_deref()
+    }
+
     pub(crate) fn key(mut self, key: impl Into<Vec<u8>>) -> Record {
         self.key = Some(key.into());
         self

@@ -84,11 +84,9 @@ fn flood_in_one_topic_does_not_starve_another() {
 
 #[test]
 fn static_member_that_is_back_soon_finds_its_partitions_as_they_were() {
-    // The shared one's session is short: a busy machine may not be back within it.
-    let session = "group.consumer.session.timeout.ms=40000\ngroup.consumer.max.session.timeout.ms=60000";
-    let Some(broker) = Broker::own(1, session) else { return };
+    let Some(broker) = Broker::shared() else { return };
     come_back(
-        &broker,
+        broker,
         "queue.kafka.group_protocol = 'consumer'\nqueue.kafka.client = { 'group.instance.id' = 'MEMBER' }",
     );
 }
@@ -136,7 +134,7 @@ fn come_back(broker: &Broker, config: &str) {
 fn static_member_that_was_killed_waits_for_its_session_and_says_so_once() {
     let Some(broker) = Broker::shared() else { return };
     let config = format!("{KIP_848}\nqueue.kafka.client = {{ 'group.instance.id' = 'MEMBER' }}");
-    let mut fleet = Fleet::new(broker.topic(2), 1, &config);
+    let mut fleet = Fleet::new(broker.topic(2).noticing_deaths(), 1, &config);
     fleet.start_working();
     fleet.kill(0);
     fleet.enqueue(100, 0);

@@ -56,11 +56,13 @@ impl Topic {
         format!("queue.url = '{}'\nqueue.kafka.consumer_group = '{}'\n{config}\n", self.url(), self.group)
     }
 
-    /// Has the broker take members of the group for dead when it hears nothing of them for six seconds: by itself it waits
+    /// Has the broker take members of the groups for dead when it hears nothing of them for six seconds: by itself it waits
     /// for 45, which a busy machine does not exceed. With the newer protocol; with the other one members say it themselves.
     pub(crate) fn noticing_deaths(self) -> Topic {
-        let alter = AlterConfig::new(ResourceSpecifier::Group(&self.group)).set("consumer.session.timeout.ms", "6000");
-        wait(self.admin().alter_configs([&alter], &options())).unwrap().remove(0).unwrap();
+        for group in [self.group.clone(), format!("{}.delays", self.group)] {
+            let alter = AlterConfig::new(ResourceSpecifier::Group(&group)).set("consumer.session.timeout.ms", "6000");
+            wait(self.admin().alter_configs([&alter], &options())).unwrap().remove(0).unwrap();
+        }
         self
     }
 

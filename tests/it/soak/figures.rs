@@ -9,10 +9,10 @@ use crate::support::TestRunner;
 
 /// What a process of the runner holds.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Held {
-    pub(super) resident_bytes: u64,
-    pub(super) files: u64,
-    pub(super) threads: u64,
+pub(crate) struct Held {
+    pub(crate) resident_bytes: u64,
+    pub(crate) files: u64,
+    pub(crate) threads: u64,
 }
 
 /// What lies on the disk.
@@ -27,7 +27,7 @@ pub(super) struct Stored {
 
 impl Held {
     /// What it holds now; nothing where it is gone.
-    pub(super) fn now(pid: Pid) -> Option<Held> {
+    pub(crate) fn now(pid: Pid) -> Option<Held> {
         let folder = format!("/proc/{}", pid.as_raw_nonzero());
         let status = fs::read_to_string(format!("{folder}/status")).ok()?;
         let number = |key: &str| {
@@ -39,7 +39,7 @@ impl Held {
     }
 
     /// The middle of each figure.
-    pub(super) fn median(of: &[Held]) -> Held {
+    pub(crate) fn median(of: &[Held]) -> Held {
         let middle = |figure: fn(&Held) -> u64| {
             let mut figures: Vec<u64> = of.iter().map(figure).collect();
             figures.sort_unstable();

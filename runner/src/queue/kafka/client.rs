@@ -23,8 +23,8 @@ pub(crate) enum Protocol {
     Classic,
 }
 
-/// A consumer of a group.
-pub(crate) fn consumer(options: &Options, group: &str, protocol: Protocol) -> ClientConfig {
+/// A consumer of so many topics in a group.
+pub(crate) fn consumer(options: &Options, group: &str, topics: usize, protocol: Protocol) -> ClientConfig {
     let mut config = ours();
     config
         // A record is fetched as it comes: a fetch that waits is answered by it.
@@ -35,9 +35,11 @@ pub(crate) fn consumer(options: &Options, group: &str, protocol: Protocol) -> Cl
         // How soon more is fetched when there is room again: by default a second, in which all of it was worked long ago.
         .set("fetch.queue.backoff.ms", "10");
     if protocol == Protocol::Consumer {
-        // Each topic's partitions are shared by itself. The broker's default counts all of them together, and gives one runner
-        // all of one topic and none of the others, which may be where all jobs are.
-        config.set("group.remote.assignor", "range");
+        // The broker's default moves as few partitions as it can, and counts those of all topics together: one runner would
+        // have all of one topic and none of the others, which may be where all jobs are.
+        if topics > 1 {
+            config.set("group.remote.assignor", "range");
+        }
     } else {
         config
             .set("partition.assignment.strategy", "cooperative-sticky")

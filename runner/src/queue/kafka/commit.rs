@@ -15,7 +15,7 @@ use super::group::GroupConsumer;
 use super::inbox::Inbox;
 use super::transaction::{Transactions, Undone};
 use super::write::Write;
-use super::{Guarantee, Options};
+use super::{Guarantee, Options, client};
 use crate::queue::QueueError;
 
 /// How long others may have to wait for records and offsets of a runner that died in the middle of a transaction.
@@ -73,6 +73,9 @@ pub(super) fn start(options: &Options, inbox: &Arc<Inbox>) -> Result<mpsc::SyncS
     let inbox = Arc::clone(inbox);
     let mut transactional =
         (options.guarantee == Guarantee::ExactlyOnceInKafka).then(|| Transactional::new(options.clone()));
+    let group = options.group.clone();
+    // Somebody has to do something, and was told.
+    let mut said = false;
     let run = move || {
         while let Ok(commit) = commits.recv() {
             let began = Instant::now();
@@ -81,10 +84,17 @@ pub(super) fn start(options: &Options, inbox: &Arc<Inbox>) -> Result<mpsc::SyncS
                 Some(transactional) => transactional.commit(&commit),
             };
             let took = began.elapsed();
-            if let Err(refused) = &result {
-                tracing::debug!("cannot commit, after {took:.1?}: {}", refused.error);
-            } else if took >= LONG {
-                tracing::debug!("a commit took {took:.1?}");
+            match &result {
+                Err(refused) => {
+                    tracing::debug!("cannot commit, after {took:.1?}: {}", refused.error);
+                    said |= refused.delivery.is_none() && !said && say(&refused.error, &group);
+                }
+                Ok(()) => {
+                    said = false;
+                    if took >= LONG {
+                        tracing::debug!("a commit took {took:.1?}");
+                    }
+                }
             }
             let group = commit.group;
             let mut writes: Vec<i64> = commit.writes.iter().map(|(delivery, _)| *delivery).collect();
@@ -99,6 +109,17 @@ pub(super) fn start(options: &Options, inbox: &Arc<Inbox>) -> Result<mpsc::SyncS
         .spawn(run)
         .map_err(|e| QueueError::lasting(format!("cannot start the thread that commits: {e}")))?;
     Ok(committer)
+}
+
+/// Says what is wrong, if it does not pass by itself. Answers whether it did.
+fn say(error: &KafkaError, group: &str) -> bool {
+    let explained = client::explain(error, "cannot commit for the consumer group", group);
+    if explained.transient {
+        return false;
+    }
+    let hint = explained.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+    tracing::warn!("{}{hint}: what is done is not committed, and would run again after a stop", explained.message);
+    true
 }
 
 // === impl Transactional ===

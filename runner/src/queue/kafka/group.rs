@@ -65,8 +65,6 @@ pub(super) struct Group {
     pub(super) partitions: BTreeMap<i64, Partition>,
     /// What of it is being given up.
     pub(super) leaving: Option<Leaving>,
-    /// It is being found out whether what is held is still held.
-    pub(super) verifying: bool,
     /// The broker is not asked before where partitions were left.
     pub(super) ask_at: Instant,
     pub(super) batch: Batch,
@@ -112,6 +110,8 @@ pub(super) struct Partition {
     pub(super) overflows: bool,
     /// Something is done that is not committed.
     pub(super) dirty: bool,
+    /// It was held when the thread stood still, and may be somebody else's since.
+    pub(super) doubted: bool,
     /// Its newest mark is being committed.
     committing: bool,
     committed: (Option<i64>, String),
@@ -135,13 +135,14 @@ impl Group {
         let (gone_tx, gone) = mpsc::sync_channel(0);
         let member = Member { changes: Mutex::default(), leaving: AtomicBool::new(false), _gone: gone_tx };
         let member = client::With { context: context.clone(), own: member };
-        let name = side.group(options);
+        let (name, names) = (side.group(options), side.topics(topics));
         let refused = |e: &KafkaError| client::explain(e, "cannot join the consumer group", &name);
-        let mut consumer: GroupConsumer =
-            client::consumer(options, &name, protocol).create_with_context(member).map_err(|e| refused(&e))?;
+        let mut consumer: GroupConsumer = client::consumer(options, &name, names.len(), protocol)
+            .create_with_context(member)
+            .map_err(|e| refused(&e))?;
         let wake = Arc::clone(inbox);
         consumer.set_nonempty_callback(move || wake.wake());
-        consumer.subscribe(&side.topics(topics)).map_err(|e| refused(&e))?;
+        consumer.subscribe(&names).map_err(|e| refused(&e))?;
         let committer = commit::start(options, inbox)?;
         Ok(Group {
             number,
@@ -150,7 +151,6 @@ impl Group {
             gone,
             partitions: BTreeMap::new(),
             leaving: None,
-            verifying: false,
             ask_at: Instant::now(),
             batch: Batch::default(),
             committer,
@@ -238,6 +238,7 @@ impl Group {
                 leaving: false,
                 overflows: false,
                 dirty: false,
+                doubted: false,
                 committing: false,
                 committed: (mark, note),
             });
@@ -306,23 +307,37 @@ impl Group {
         self.committing = self.committer.send(commit).is_ok();
     }
 
-    /// A commit has ended. What failed is committed with what comes next.
-    pub(super) fn committed(&mut self, is_ok: bool) {
+    /// A commit has ended. What failed is committed with what comes next. Answers whether it says anything of what is doubted.
+    pub(super) fn committed(&mut self, is_ok: bool) -> bool {
         self.committing = false;
-        for partition in self.partitions.values_mut() {
-            if std::mem::take(&mut partition.committing) && !is_ok {
+        let mut says = false;
+        for partition in self.partitions.values_mut().filter(|partition| partition.committing) {
+            partition.committing = false;
+            says |= partition.doubted;
+            if !is_ok {
                 partition.commit_again();
             }
         }
+        says
     }
 
-    /// Has all marks committed again, to hear whether they are still this runner's to commit. Answers whether there are any.
-    pub(super) fn verify(&mut self) -> bool {
-        self.partitions.values_mut().for_each(Partition::commit_again);
-        if !self.committing {
-            self.commit(Vec::new());
+    /// Has all marks committed again, to hear whether they are still this runner's to commit. What is being committed now says
+    /// nothing of that.
+    pub(super) fn doubt(&mut self) {
+        for partition in self.partitions.values_mut() {
+            partition.commit_again();
+            (partition.doubted, partition.committing) = (true, false);
         }
-        self.committing
+    }
+
+    /// Whether it is not known of something that is held whether it still is.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.partitions.values().any(|partition| partition.doubted)
+    }
+
+    /// Whether there is a mark by which that can be found out.
+    pub(super) fn can_be_verified(&self) -> bool {
+        self.partitions.values().any(|partition| partition.doubted && partition.offsets.mark().is_some())
     }
 
     /// Whether all that is done of these partitions is committed.

@@ -1,6 +1,7 @@
 //! What we write about a job before its offset may move: to a tier, to the parked, to the dead letters. Pure, but for sending.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
@@ -79,8 +80,8 @@ pub(super) enum Why {
     Interrupted,
     /// More is left of its delay than one tier holds.
     Moved,
-    /// It cannot start now, and others behind it could.
-    Crowded(UnixMs),
+    /// It cannot start now, and others behind it could: again after so long.
+    Crowded(Duration),
     /// Nobody serves its type.
     Unserved,
     /// It is none.
@@ -141,7 +142,7 @@ impl Write {
                 let due = envelope.due_at.unwrap_or(now);
                 tier_for(&mut envelope, due, names, now)
             }
-            Why::Crowded(due) => tier_for(&mut envelope, due, names, now),
+            Why::Crowded(delay) => tier_for(&mut envelope, now.plus(delay), names, now),
         };
         let keyed = *topic == names.parked || *topic == names.dead;
         let original = match &changed {

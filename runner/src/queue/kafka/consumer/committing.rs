@@ -19,13 +19,12 @@ impl Consumer {
         let Committed { group: number, writes, result } = committed;
         // Of a membership that is over, it says nothing any more.
         let Some(group) = self.groups.numbered(number) else { return };
-        group.committed(result.is_ok());
-        let verifying = group.verifying;
+        let says = group.committed(result.is_ok());
         match &result {
             Ok(()) => self.all_there(number, writes),
             Err(refused) => self.none_there(number, writes, refused),
         }
-        if verifying {
+        if says {
             self.verified(number, result.as_ref().err().map(|refused| &refused.error));
         }
     }

@@ -10,7 +10,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use super::Consumer;
 use crate::clock::UnixMs;
 use crate::queue::kafka::flight::{Content, Flight, Room};
-use crate::queue::kafka::group::Partition;
+use crate::queue::kafka::group::{Group, Partition};
 use crate::queue::kafka::groups::Groups;
 use crate::queue::kafka::record::{Read, Record};
 use crate::queue::kafka::tier::{self, TIERS, Then};
@@ -105,18 +105,17 @@ impl Consumer {
         let roles: HashMap<i64, Role> = groups.partitions().map(|(tenure, held)| (tenure, held.role)).collect();
         let none = Room { window: 0, bytes: usize::MAX };
         let room_of = |tenure| roles.get(&tenure).map_or(none, |role| room(*role, &windows, &shared.options));
-        let now = shared.options.clock.now();
         for delivery in flight.surplus(room_of, Instant::now()) {
             let role = self.flight.get(delivery).and_then(|held| roles.get(&held.tenure));
             if let Some(role) = role {
-                self.write(delivery, Why::Crowded(aside(*role, now)), None);
+                self.write(delivery, Why::Crowded(aside(*role)), None);
             }
         }
     }
 
     pub(super) fn hand_over(&mut self) {
         let Some(demand) = self.demand.as_ref().filter(|_| !self.stopped) else { return };
-        if self.groups.iter().any(|group| group.verifying) {
+        if self.groups.iter().any(Group::is_doubted) {
             return;
         }
         let mut received = self.flight.hand_out(demand);
@@ -171,20 +170,20 @@ fn accept(
         return Taken::Written(delivery, Why::Unserved);
     }
     if flight.crowds(&job_type, tenure, room, Instant::now()) {
-        return Taken::Written(delivery, Why::Crowded(aside(role, now)));
+        return Taken::Written(delivery, Why::Crowded(aside(role)));
     }
     flight.wait(delivery);
     Taken::Waits
 }
 
-/// Until when a record is set aside. In the last tier it stays for that long again and again, so that a million of them are not
+/// For how long a record is set aside. In the last tier it stays for that long again and again, so that a million of them are not
 /// written anew every few seconds.
-fn aside(role: Role, now: UnixMs) -> UnixMs {
+fn aside(role: Role) -> Duration {
     let tier = match role {
         Role::Jobs(_) => *ASIDE.start(),
         Role::Tier(_, tier) => (tier + 1).clamp(*ASIDE.start(), *ASIDE.end()),
     };
-    now.plus(TIERS[tier].delay)
+    TIERS[tier].delay
 }
 
 fn room(role: Role, windows: &[usize], options: &Options) -> Room {

@@ -35,6 +35,13 @@ impl Consumer {
                 Some(leaving) => self.give_up(side, leaving),
                 None => self.follow(side),
             }
+            // Nothing of what is left was received: whoever has it, nothing of it runs here.
+            if let Some(group) = self.groups.get_mut(side)
+                && group.is_doubted()
+                && !group.can_be_verified()
+            {
+                hold_again(group, &self.shared.right);
+            }
         }
     }
 
@@ -85,7 +92,7 @@ impl Consumer {
                 "the broker does not take the newer group protocol: the runner goes on with the classic one"
             );
         }
-        self.groups.take(side).map(Group::leave);
+        self.end(side);
     }
 
     /// With the newer protocol, who is back before the session of his own former process is over is not let in.
@@ -97,16 +104,19 @@ impl Consumer {
                  for, which is for ever if another runner has the same"
             );
         }
-        self.join_at = Instant::now() + AGAIN;
-        self.groups.take(side).map(Group::leave);
+        self.end(side);
     }
 
-    /// This membership is over: all that was held by it is somebody else's.
     fn join_anew(&mut self, side: Side, error: &KafkaError) {
         let name = side.group(&self.shared.options);
         tracing::warn!(
             "consumer group `{name}` has put this runner out ({error}): it joins anew, and what ran may run again"
         );
+        self.end(side);
+    }
+
+    /// This membership is over: all that was held by it is somebody else's. It is followed by another.
+    fn end(&mut self, side: Side) {
         let Some(group) = self.groups.take(side) else { return };
         for tenure in group.partitions.keys() {
             self.shared.right.lose(*tenure);
@@ -167,6 +177,9 @@ impl Consumer {
     fn begin_to_give_up(&mut self, side: Side, list: TopicPartitionList) {
         let Some(group) = self.groups.get_mut(side) else { return };
         let (tenures, lost) = (group.tenures(&list), group.is_lost());
+        if lost {
+            tracing::debug!("partitions lost: the group took this runner for dead");
+        }
         for tenure in &tenures {
             self.shared.right.lose(*tenure);
             if let Some(partition) = group.partitions.get_mut(tenure) {
@@ -249,10 +262,7 @@ impl Consumer {
             for tenure in group.partitions.keys() {
                 self.shared.right.lose(*tenure);
             }
-            group.verifying = group.verify();
-            if !group.verifying {
-                hold_again(group, &self.shared.right);
-            }
+            group.doubt();
         }
     }
 
@@ -270,9 +280,11 @@ impl Consumer {
 }
 
 fn hold_again(group: &mut Group, right: &Right) {
-    group.verifying = false;
-    for (tenure, _) in group.partitions.iter().filter(|(_, partition)| !partition.leaving) {
-        right.gain(*tenure);
+    for (tenure, partition) in group.partitions.iter_mut().filter(|(_, partition)| partition.doubted) {
+        partition.doubted = false;
+        if !partition.leaving {
+            right.gain(*tenure);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A handler that keeps something from one job to the next, and enqueues a job.
 //!
-//! `{"job_type": "count", "page": "/", "greet_at": 3}` completes with how many visits the page has had; the third visitor is
+//! `{"job_type": "visits", "page": "/", "greet_at": 3}` completes with how many visits the page has had; the third visitor is
 //! greeted, by a job of the type `greet`. Both are there exactly when this job is settled.
 
 use sandhog_guest::prelude::*;
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     fn visit(page: &str) -> Outcome {
-        handle(Job::new("count", json!({ "job_type": "count", "page": page, "greet_at": 2 }))).unwrap()
+        handle(Job::new("visits", json!({ "job_type": "visits", "page": page, "greet_at": 2 }))).unwrap()
     }
 
     #[test]
