@@ -146,5 +146,6 @@ fn tear_down_that_hangs_is_broken_off_when_nobody_waits_any_more() {
     drop(component);
     sandbox.stop_tearing_down();
     TIMERS.block_on(sandbox.torn_down());
-    assert_eq!(said(&ear), ["set up", "torn down", "tear-down: the runner stops"]);
+    // It may be stopped before it says a word.
+    assert_eq!(said(&ear).last().map(String::as_str), Some("tear-down: the runner stops"));
 }
