@@ -23,7 +23,7 @@
 //! - [`Outcome`] is what the handler answers: complete, retry or reject. None of them is a failure.
 //! - [`Error`] is a failed attempt. `?` makes one of any error. What follows is up to the handler's retry policy.
 //! - [`trace!`], [`debug!`], [`info!`], [`warn!`] and [`error!`](macro@error) write to the job's log.
-//! - [`queue`] enqueues follow-up jobs.
+//! - [`queue`] enqueues follow-up jobs, [`state`] keeps something from one job to the next: both by a grant in the manifest.
 //! - [`Handler`] is for handlers whose jobs share something, or that are told of their failures.
 //!
 //! A panic ends the attempt as a trap, after a line in the log that says where and why.
@@ -64,6 +64,7 @@ pub mod queue;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
 pub mod sandbox;
+pub mod state;
 
 pub use context::{Failure, Handler};
 pub use error::Error;
@@ -75,6 +76,7 @@ pub mod prelude {
     pub use std::time::Duration;
 
     pub use crate::queue::{self, FollowUp};
+    pub use crate::state;
     pub use crate::{Error, Failure, Handler, Job, Outcome, Retry, bail, debug, error, info, trace, warn};
 }
 

@@ -1,8 +1,12 @@
 //! Follow-up jobs.
 //!
 //! A job that a handler enqueues becomes visible when this attempt is settled as complete, retry or reject, and is
-//! discarded when it fails. Which job types a handler may enqueue is a grant in its manifest; without one every call
-//! answers an error.
+//! discarded when it fails. Which job types a handler may enqueue is a grant in its manifest (`grants.enqueue = ["notify"]`);
+//! without one every call answers an error.
+//!
+//! Its id is the one that is given, else the body's `job_id`, else `PARENT/ATTEMPT/N`. Its handler finds this job's id as
+//! `parent` in its metadata. An attempt may enqueue 1,000 jobs of 16 MiB together, and a chain of jobs that enqueue one
+//! another may be 100 long; the runner's configuration may say otherwise.
 //!
 //! ```
 //! # use sandhog_guest::prelude::*;
@@ -72,7 +76,7 @@ impl FollowUp {
         }
     }
 
-    /// Not before `delay` has passed.
+    /// Not before `delay` has passed since the end of this attempt.
     pub fn after(self, delay: Duration) -> FollowUp {
         self.option("after-ms", milliseconds(delay).to_string())
     }
@@ -102,7 +106,8 @@ impl FollowUp {
     ///
     /// # Errors
     ///
-    /// The handler has no grant for this job type, or the runner does not know an option.
+    /// The handler has no grant for this job type, the runner does not know an option, the id is this job's own, or a limit
+    /// is reached. Nothing is enqueued by this call then, and what was before stays.
     #[cfg(target_arch = "wasm32")]
     pub fn enqueue(self) -> Result<String, Error> {
         crate::bindings::sandhog::jobs::queue::enqueue(&self.body, &self.options)

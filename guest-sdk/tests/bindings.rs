@@ -1,4 +1,5 @@
-//! The bindings in `src/bindings.rs` and `src/bindings_full.rs` are made from `wit/` beforehand, so that no handler has to build a generator.
+//! The bindings in `src/bindings.rs` and `src/bindings_full.rs` are made from `wit/`, and those in `src/state/bindings.rs` from the
+//! runner's copy of `wasi:keyvalue`, beforehand, so that no handler has to build a generator.
 //!
 //! After a change of the contract: `SANDHOG_BLESS=1 cargo test --release --workspace --test bindings`.
 
@@ -8,41 +9,51 @@ use wit_bindgen_core::{Files, WorldGenerator as _};
 use wit_bindgen_rust::WithOption;
 use wit_parser::Resolve;
 
-/// Set to anything, it makes the test write the file instead of comparing it.
+/// Set to anything, it makes the tests write the files instead of comparing them.
 const BLESS: &str = "SANDHOG_BLESS";
 
 #[test]
 fn bindings_are_those_of_the_contract() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (file, world) in [("bindings", "job-handler"), ("bindings_full", "job-handler-full")] {
-        let committed = root.join(format!("src/{file}.rs"));
-        let made = generate(&root.join("../wit"), file, world);
-        if std::env::var_os(BLESS).is_some() {
-            std::fs::write(&committed, made).expect("the source folder can be written");
-            continue;
-        }
-        let found = std::fs::read_to_string(&committed).expect("the bindings are committed");
-        assert!(
-            found == made,
-            "`guest-sdk/src/{file}.rs` is stale: run `{BLESS}=1 cargo test --release --workspace --test bindings`"
-        );
+        check(file, "../wit", world, Some(file));
     }
 }
 
-fn generate(wit: &Path, file: &str, world: &str) -> String {
+#[test]
+fn bindings_of_state_are_those_of_the_runner() {
+    check("state/bindings", "../runner/wit/keyvalue", "imports", None);
+}
+
+/// `module` is what the bindings of a handler's exports are in.
+fn check(file: &str, wit: &str, world: &str, module: Option<&str>) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let committed = root.join(format!("src/{file}.rs"));
+    let made = generate(&root.join(wit), world, module);
+    if std::env::var_os(BLESS).is_some() {
+        return std::fs::write(&committed, made).expect("the source folder can be written");
+    }
+    let found = std::fs::read_to_string(&committed).expect("the bindings are committed");
+    assert!(
+        found == made,
+        "`guest-sdk/src/{file}.rs` is stale: run `{BLESS}=1 cargo test --release --workspace --test bindings`"
+    );
+}
+
+fn generate(wit: &Path, world: &str, module: Option<&str>) -> String {
     let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_path(wit).expect("the contract is valid WIT");
-    let world = resolve.select_world(&[package], Some(world)).expect("the contract has this world");
+    let (package, _) = resolve.push_path(wit).expect("it is valid WIT");
+    let world = resolve.select_world(&[package], Some(world)).expect("it has this world");
     // What all worlds have in common is made once.
     let common = |name: &str| {
         let path = format!("crate::bindings::sandhog::jobs::{name}");
         (format!("sandhog:jobs/{name}@1.0.0"), WithOption::Path(path))
     };
-    let shared = if file == "bindings" { Vec::new() } else { ["types", "log", "queue"].map(common).to_vec() };
+    let shared =
+        if module == Some("bindings_full") { ["types", "log", "queue"].map(common).to_vec() } else { Vec::new() };
     let options = wit_bindgen_rust::Opts {
         format: true,
-        pub_export_macro: true,
-        default_bindings_module: Some(format!("$crate::{file}")),
+        pub_export_macro: module.is_some(),
+        default_bindings_module: module.map(|module| format!("$crate::{module}")),
         runtime_path: Some("::wit_bindgen::rt".to_owned()),
         generate_all: true,
         with: shared,
@@ -53,5 +64,9 @@ fn generate(wit: &Path, file: &str, world: &str) -> String {
     let (_, text) = files.iter().next().expect("one file is made");
     let text = String::from_utf8(text.to_vec()).expect("Rust source is UTF-8");
     // Macros that are exported have one name space in a crate, and both files have one for `handler`.
-    if file == "bindings" { text } else { text.replace("__export_sandhog_jobs_", "__export_full_sandhog_jobs_") }
+    if module == Some("bindings_full") {
+        text.replace("__export_sandhog_jobs_", "__export_full_sandhog_jobs_")
+    } else {
+        text
+    }
 }

@@ -114,9 +114,8 @@ async fn work(
     });
 
     let to_dispatcher = Arc::clone(&dispatcher);
-    let mut reload = Reload::new(Arc::clone(config), sandbox.clone(), Arc::clone(&registry), move || {
-        to_dispatcher.registry_changed()
-    });
+    let changed = move || to_dispatcher.registry_changed();
+    let mut reload = Reload::new(Arc::clone(config), sandbox.clone(), queue.state(), Arc::clone(&registry), changed);
     let drain = signals.drain.child_token();
     dispatcher.expect_handlers(true);
     let ended = tokio::select! {

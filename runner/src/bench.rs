@@ -21,6 +21,7 @@ mod backlog;
 mod drain;
 mod enqueue;
 mod folder;
+mod follow_ups;
 mod idle;
 mod kafka;
 mod machine;
@@ -140,6 +141,7 @@ impl Bench {
                 .await
                 .with_context(|| format!("cannot measure `drain/{}`", subject.name))?;
         }
+        follow_ups::measure(&mut session).await.context("cannot measure `drain/follow-ups`")?;
         enqueue::measure(&mut session).await.context("cannot measure `enqueue`")?;
         idle::measure(&mut session).await.context("cannot measure `idle`")?;
         backlog::measure(&mut session).await.context("cannot measure `backlog`")?;
@@ -198,7 +200,7 @@ fn names(subjects: &[Subject], kafka: bool) -> Vec<String> {
     let mut names: Vec<String> = subjects.iter().flat_map(|subject| attempt::names(&subject.name)).collect();
     names.extend(subjects.iter().map(|subject| reused::name(&subject.name)));
     names.extend(subjects.iter().flat_map(|subject| drain::names(&subject.name)));
-    let fixed = [&enqueue::NAMES[..], &idle::NAMES, &backlog::NAMES, &start::NAMES];
+    let fixed = [&follow_ups::NAMES[..], &enqueue::NAMES, &idle::NAMES, &backlog::NAMES, &start::NAMES];
     names.extend(fixed.into_iter().flatten().map(|&name| name.to_owned()));
     if kafka {
         names.extend(subjects.iter().flat_map(|subject| kafka::drain_names(&subject.name)));

@@ -9,6 +9,7 @@ use crate::grants::Allow;
 use crate::limits::Limits;
 use crate::queue::Keep;
 use crate::retry::{Backoff, Policy};
+use crate::state::Size;
 use crate::telemetry::Format;
 
 mod environment;
@@ -269,6 +270,10 @@ fn read_limits(settings: &mut Settings) -> (Limits, usize) {
         body_bytes,
         follow_ups: settings.whole("limits.follow_ups", default.follow_ups),
         follow_up_bytes: settings.size("limits.follow_up_bytes", default.follow_up_bytes.max(passed_through)),
+        state: Size {
+            keys: settings.whole("limits.state_keys", default.state.keys as u32).into(),
+            bytes: settings.size("limits.state", default.state.bytes),
+        },
         follow_up_depth: settings.whole("limits.follow_up_depth", default.follow_up_depth),
     };
     (limits, body_bytes)

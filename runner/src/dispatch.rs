@@ -229,7 +229,7 @@ impl Dispatcher {
         }
         let executing = delivery.executing();
         let started_at = self.parts.clock.now();
-        let Attempt { outcome, duration, memory_peak_bytes, follow_ups, .. } =
+        let Attempt { outcome, duration, memory_peak_bytes, follow_ups, state, .. } =
             handler.run(&delivery.job, &self.stop).await;
         drop(executing);
         let standing = handler.attempted(&outcome);
@@ -256,7 +256,7 @@ impl Dispatcher {
             generation: handler.generation.clone(),
             failure,
         });
-        self.settle(delivery, Settlement { disposition, attempt, follow_ups }, Some(turn));
+        self.settle(delivery, Settlement { disposition, attempt, follow_ups, state }, Some(turn));
     }
 
     /// Settles a delivery, without holding up the slot that ran it until that is durable.
@@ -265,11 +265,16 @@ impl Dispatcher {
         let job = Arc::clone(&delivery.job);
         let (dispatcher, under_way) = (Arc::clone(self), self.settling.token());
         let settled = move |settled| {
-            if settled == Settled::Fenced {
-                tracing::warn!(
+            match settled {
+                Settled::Settled => {}
+                Settled::Fenced => tracing::warn!(
                     job.id = %job.id, job.type = %job.job_type, attempt = job.attempt,
                     "the right to job `{}` was lost before it was settled: this attempt changes nothing", job.id
-                );
+                ),
+                Settled::Conflicted => tracing::debug!(
+                    job.id = %job.id, job.type = %job.job_type, attempt = job.attempt,
+                    "job `{}` runs again: another attempt changed the state that it relies on", job.id
+                ),
             }
             if turn.is_some_and(|turn| dispatcher.backlog().settled(&turn)) {
                 dispatcher.changed.notify_one();

@@ -125,6 +125,16 @@ impl FollowUps {
         Ok(id)
     }
 
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.asked.is_empty()
+    }
+
     /// As the queue takes them, where their parent's attempt is over `now`: delays count from there.
     pub fn into_jobs(self, now: UnixMs) -> Vec<NewJob> {
         let job = |FollowUp { job_type, body, id, after, metadata }| {
@@ -152,6 +162,13 @@ fn id_of(parent: &Job, n: usize) -> String {
     format!("{}/{}/{n}", &digest[..32], parent.attempt)
 }
 
+/// Says why a follow-up cannot have a header of that name, if it cannot. On Kafka some say what the job is: with them a guest
+/// could make one of another type than it was granted.
+fn header_fault(name: &str) -> Option<&'static str> {
+    let is_ours = matches!(name, "job_type" | "id") || name.starts_with("sandhog");
+    if is_ours { Some("is a name that the queue has a use for itself") } else { name_fault(name) }
+}
+
 // === impl Options ===
 
 impl Options {
@@ -176,7 +193,7 @@ impl Options {
                     Some(fault) => return Err(Refused::BadOption(name, fault)),
                 },
                 "key" => options.metadata.push((name, value)),
-                _ => match name.strip_prefix("header.").map(name_fault) {
+                _ => match name.strip_prefix("header.").map(header_fault) {
                     Some(None) => options.metadata.push((name, value)),
                     // It may be long, and is not shown whole.
                     Some(Some(fault)) => return Err(Refused::BadOption("header.NAME".to_owned(), fault)),
@@ -274,6 +291,10 @@ mod tests {
         }
         assert_eq!(refused(job, &[("id", "")]), "the option `id` is empty");
         assert_eq!(refused(job, &[("header.", "")]), "the option `header.NAME` is empty");
+        for name in ["header.job_type", "header.id", "header.sandhog", "header.sandhog-depth"] {
+            let message = "the option `header.NAME` is a name that the queue has a use for itself";
+            assert_eq!(refused(job, &[(name, "")]), message);
+        }
         assert_eq!(refused(job, &[("key", "1"), ("key", "1")]), "the option `key` stands there twice");
     }
 

@@ -17,9 +17,6 @@ pub use address::{is_public, may_lead_to};
 pub use allow::Allow;
 pub use destination::{Host, HttpGrant, Paths, Scheme, TcpGrant};
 
-/// Grants that have a meaning, but not in this version.
-const NOT_YET: [&str; 2] = ["grants.enqueue", "grants.state"];
-
 /// What one handler may do.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Grants {
@@ -61,9 +58,6 @@ pub struct Secret(String);
 impl Grants {
     /// Reads `[grants]` of the manifest of `handler`, which lies in the folder `beside`; of it the operator allowed `allow`.
     pub(crate) fn read(settings: &mut Settings, handler: &str, beside: &Path, allow: &Allow) -> Grants {
-        for key in NOT_YET {
-            settings.refuse(key, "cannot be granted: this version does not have it yet");
-        }
         let http = settings.list("grants.http", HttpGrant::read);
         for grant in http.iter().filter(|grant| !allow.http(handler, grant)) {
             refuse(settings, "grants.http", handler, &format!("http {grant}"), &grant.to_string());

@@ -27,6 +27,7 @@ pub mod retry;
 pub mod sandbox;
 #[cfg(test)]
 mod simulation;
+pub mod state;
 pub mod telemetry;
 pub mod trial;
 pub mod watch;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::state::Size;
+
 /// The limits of one attempt. A manifest may set some of them, up to the ceilings in the configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
@@ -37,6 +39,8 @@ pub struct Limits {
     pub follow_ups: u32,
     /// Bytes of these together.
     pub follow_up_bytes: u64,
+    /// What a handler may keep from one job to another.
+    pub state: Size,
     /// How long a chain of jobs may be that enqueue one another.
     pub follow_up_depth: u32,
 }
@@ -76,6 +80,8 @@ impl Default for Limits {
             // They stand in memory until the attempt is settled, and then in one transaction.
             follow_ups: 1_000,
             follow_up_bytes: 16 << 20,
+            // All keys are in memory while a guest lists them.
+            state: Size { keys: 10_000, bytes: 16 << 20 },
             // A chain that is longer is most likely one without an end.
             follow_up_depth: 100,
         }

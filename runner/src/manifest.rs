@@ -228,14 +228,6 @@ mod tests {
     }
 
     #[test]
-    fn what_this_version_has_not_is_said() {
-        check(
-            "[grants]\nstate = true",
-            &["resize.toml:2: `grants.state` cannot be granted: this version does not have it yet"],
-        );
-    }
-
-    #[test]
     fn document_has_every_key() {
         let mut settings = Settings::default();
         Manifest::read(&mut settings, "resize", Path::new("/h"), &config());

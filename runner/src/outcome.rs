@@ -139,6 +139,12 @@ impl Outcome {
     pub fn is_answer(&self) -> bool {
         matches!(self, Outcome::Complete { .. } | Outcome::Retry(_) | Outcome::Reject { .. })
     }
+
+    /// Whether what the attempt changed of its handler's state is kept: where the job went on. A rejected job leaves none of
+    /// its work.
+    pub fn keeps_state(&self) -> bool {
+        matches!(self, Outcome::Complete { .. } | Outcome::Retry(_))
+    }
 }
 
 // === impl Failure ===

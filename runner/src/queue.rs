@@ -13,16 +13,19 @@ use serde::{Deserialize, Serialize};
 use crate::clock::UnixMs;
 use crate::generation::Generation;
 use crate::job::{Job, name_fault};
-use crate::outcome::{Disposition, Failure, Kind};
+use crate::outcome::{Failure, Kind};
+use crate::state::StateStore;
 
 pub mod kafka;
 mod offsets;
 mod open;
 mod runner_files;
+mod settlement;
 pub mod sqlite;
 mod told;
 
 pub use open::{open, open_present};
+pub use settlement::{AttemptRecord, Settled, Settlement};
 
 /// A future that a queue answers with.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -43,6 +46,9 @@ pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
     /// Adds jobs, all of them or none, and answers when they are durable, one answer for each in their order. It is under
     /// way from the call on, whether the answer is waited for or not.
     fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'static, Result<Vec<Enqueued>, QueueError>>;
+
+    /// Where the state of handlers is. It changes with settlements alone.
+    fn state(&self) -> Arc<dyn StateStore>;
 
     /// How many jobs there are, by type and state.
     fn stats(&self) -> Answer<'_, Result<Stats, QueueError>>;
@@ -134,45 +140,6 @@ pub trait Release: std::fmt::Debug + Send + Sync {
 pub struct Executing {
     slot: u32,
     queue: Arc<dyn Release>,
-}
-
-/// All that follows from a delivery.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settlement {
-    /// What the queue does next.
-    pub disposition: Disposition,
-    /// The attempt that came before it; none where there was none (parked, malformed, released unstarted).
-    pub attempt: Option<AttemptRecord>,
-    /// Jobs that the attempt enqueued: added together with all else, or where it is fenced not at all. What
-    /// [`Queue::enqueue`] says of ids holds for these.
-    pub follow_ups: Vec<NewJob>,
-}
-
-/// What is kept of an attempt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AttemptRecord {
-    /// Which start it was, from 1.
-    pub number: u32,
-    /// When it started.
-    #[serde(rename = "started_at_ms")]
-    pub started_at: UnixMs,
-    /// How long it ran, in microseconds.
-    pub duration_us: u64,
-    /// The most memory it had, in bytes.
-    pub memory_peak_bytes: u64,
-    /// The generation of the handler that ran it.
-    pub generation: Generation,
-    /// Why it failed; none if it did not.
-    pub failure: Option<Failure>,
-}
-
-/// Whether a settlement was applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
-    /// It is durable.
-    Settled,
-    /// The right to the job was lost before: nothing was applied, and the job is somebody else's.
-    Fenced,
 }
 
 /// A job to be added.
@@ -427,15 +394,6 @@ impl Drop for Delivery {
         if let Some(queue) = self.release.take() {
             queue.release(self.receipt);
         }
-    }
-}
-
-// === impl Settlement ===
-
-impl Settlement {
-    /// Of an attempt, or of none, that enqueued nothing.
-    pub fn new(disposition: Disposition, attempt: Option<AttemptRecord>) -> Settlement {
-        Settlement { disposition, attempt, follow_ups: Vec::new() }
     }
 }
 

@@ -23,6 +23,7 @@ use crate::handler::Handler;
 use crate::readiness::NotReady;
 use crate::registry::{Conflict, Registry};
 use crate::sandbox::{self, Sandbox};
+use crate::state::StateStore;
 use crate::watch::Watch;
 
 pub(crate) mod folder;
@@ -52,10 +53,11 @@ pub struct Reload {
 // === impl Reload ===
 
 impl Reload {
-    /// Loads handlers of `sandbox` into `registry` and calls `on_change` whenever it has swapped it.
+    /// Loads handlers of `sandbox`, which keep what they keep in `state`, into `registry` and calls `on_change` whenever it has swapped it.
     pub fn new(
         config: Arc<Config>,
         sandbox: Sandbox,
+        state: Arc<dyn StateStore>,
         registry: Arc<ArcSwap<Registry>>,
         on_change: impl Fn() + Send + Sync + 'static,
     ) -> Reload {
@@ -63,7 +65,7 @@ impl Reload {
         let history = History::new(&config.state_dir, &config.handlers.dir);
         let decided = Arc::new(Notify::new());
         Reload {
-            loader: Arc::new(Loader { folder, history, config, sandbox, decided }),
+            loader: Arc::new(Loader { folder, history, config, sandbox, state, decided }),
             registry,
             handlers: BTreeMap::new(),
             conflicts: Vec::new(),

@@ -19,6 +19,7 @@ mod granted;
 mod host;
 mod http;
 mod instance;
+mod keyvalue;
 mod limits;
 mod lines;
 mod load;
@@ -40,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::engine::loads_at_once;
 pub(crate) use self::engine::{page_map_scan_is_safe, swap_is_listed};
+pub use self::keyvalue::HandlerState;
 pub use self::load::{Facts, FileKind, Inspection, Quiet};
 pub use self::refusal::LoadError;
 use crate::follow_up::FollowUps;
@@ -47,6 +49,7 @@ use crate::grants::Grants;
 use crate::job::Job;
 use crate::limits::{Limits, Reuse};
 use crate::outcome::Outcome;
+use crate::state::Changes;
 
 /// What a sandbox is set up with.
 #[derive(Debug, Clone)]
@@ -80,6 +83,8 @@ pub struct Component {
     prepared: Arc<load::Prepared>,
     /// Where instances wait for their next job, if they are reused.
     shelf: Option<Arc<shelf::Shelf>>,
+    /// What it keeps from one job to another, if that is granted.
+    state: Option<HandlerState>,
 }
 
 /// How one attempt went.
@@ -96,8 +101,10 @@ pub struct Attempt {
     /// The last lines that a failed attempt wrote to stderr, or its last log line of level error: runtimes put their
     /// exception there.
     pub last_words: Option<String>,
-    /// What the guest asked to be enqueued, whatever its outcome.
+    /// What the guest asked to be enqueued; nothing where it did not answer, but for what its failure hook asked for.
     pub follow_ups: FollowUps,
+    /// What it changed of its handler's state; nothing where it neither completed nor asked for a retry.
+    pub state: Option<Box<Changes>>,
     /// How often it reached for what was not granted, as far as that is seen here.
     pub denied: u32,
 }
@@ -177,7 +184,8 @@ impl Sandbox {
     /// Says what is wrong with the file, for people.
     pub fn load(&self, file: &[u8], limits: &Limits, grants: &Grants) -> Result<Component, LoadError> {
         let mut facts = Facts::default();
-        Ok(Component { prepared: Arc::new(self.shared.load(file, limits, grants, &mut facts)?), shelf: None })
+        let prepared = Arc::new(self.shared.load(file, limits, grants, &mut facts)?);
+        Ok(Component { prepared, shelf: None, state: None })
     }
 
     /// The same for people who want to know: what could be found out, even where the file would not load, and why not.
@@ -220,6 +228,12 @@ impl Component {
     /// What is known of it.
     pub fn facts(&self) -> &Facts {
         &self.prepared.facts
+    }
+
+    /// The same for a handler that keeps something from one job to another.
+    #[must_use]
+    pub fn with_state(self, state: HandlerState) -> Component {
+        Component { state: Some(state), ..self }
     }
 
     /// The same, with instances that are used for several jobs, one after the other, as long as these end well: such an

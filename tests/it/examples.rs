@@ -67,6 +67,17 @@ fn poll_asks_twice_and_completes_with_the_body_that_it_left() {
 }
 
 #[test]
+fn visits_counts_and_greets_the_visitor_it_was_told_to() {
+    let body = json!({ "page": "/", "greet_at": 1 });
+    let (well, said) = invoke("visits", "visits", &body);
+    assert!(well, "{said}");
+    assert_eq!((&said["result"], &said["follow_ups"]), (&json!({ "page": "/", "visits": 1 }), &json!(1)), "{said}");
+    // A handler that keeps nothing imports no store.
+    let greet = std::fs::read(handlers().join("greet.wasm")).unwrap();
+    assert!(!greet.windows(13).any(|bytes| bytes == b"wasi:keyvalue"));
+}
+
+#[test]
 fn hostile_ends_as_its_job_type_says() {
     for (job_type, kind) in [("trap", "trap"), ("spin", "timeout"), ("memory-hog", "out-of-memory")] {
         let (well, said) = invoke("hostile", job_type, &json!({}));

@@ -11,6 +11,7 @@ mod contract;
 mod crowds;
 mod deaths;
 mod fleet;
+mod follow_ups;
 mod looking;
 mod mixed;
 mod outages;

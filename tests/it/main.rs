@@ -29,6 +29,8 @@ mod lifecycle;
 mod examples;
 // Files in the handlers' folder that nobody should put there.
 mod files;
+// Jobs that enqueue jobs, and runners that die between the two.
+mod follow_ups;
 // Bytes from outside, made at random, and what holds for them.
 mod fuzz;
 // Guests that mean no good, and the jobs beside them.
@@ -47,6 +49,8 @@ mod sandbox;
 mod shutdown;
 // A file that cannot be written for a while.
 mod sick_file;
+// What a handler keeps from one job to another.
+mod state;
 // Everything at once, at random, for as long as one says.
 mod soak;
 // What is the SQLite queue's alone.

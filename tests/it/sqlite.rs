@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::queue_contract::follow_ups::{self, with_follow_ups};
 use crate::queue_contract::{
     bury, complete, counted, demand, enqueue, exercise, named, new_job, receive_one, settle, settle_all, settling,
-    within,
+    state, within,
 };
 
 /// A clock that stands until it is moved.
@@ -65,6 +65,7 @@ async fn sqlite_keeps_the_contract_of_queues() {
     };
     exercise(make).await;
     follow_ups::exercise(make).await;
+    state::exercise(make).await;
 }
 
 #[tokio::test]
@@ -369,7 +370,7 @@ async fn file_of_version_1_is_brought_up_with_its_jobs() {
     queue.close().await;
     // Version 1 knew no paused types, and kept with an id when its job ended.
     let connection = Connection::open(dir.path().join("jobs.db")).unwrap();
-    let back = "alter table served drop column paused; drop table departed;
+    let back = "alter table served drop column paused; drop table departed; drop table state; drop table state_size;
         alter table identity add column ended_at_ms integer;
         create index identity_ended on identity(ended_at_ms) where ended_at_ms is not null;
         insert into identity(id, record, ended_at_ms) values('ended', 7, ?1);

@@ -399,7 +399,8 @@ impl Source {
     }
 
     fn is_generated(&self) -> bool {
-        ["guest-sdk/src/bindings.rs", "guest-sdk/src/bindings_full.rs"].contains(&self.path.as_str())
+        let generated = ["bindings.rs", "bindings_full.rs", "state/bindings.rs"];
+        generated.iter().any(|name| self.path == format!("guest-sdk/src/{name}"))
     }
 
     /// The fenced blocks of a language.

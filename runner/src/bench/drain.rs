@@ -67,7 +67,7 @@ pub(super) async fn jobs(session: &Session<'_>, subject: &Subject, bare: &Arc<Ba
 }
 
 /// Enqueues jobs, has a runner work them all, and answers what their rows say.
-async fn drained(session: &Session<'_>, subject: &Subject, jobs: u64, unique_ids: bool) -> Result<Span> {
+pub(super) async fn drained(session: &Session<'_>, subject: &Subject, jobs: u64, unique_ids: bool) -> Result<Span> {
     let folder = session.folder.inside()?;
     folder.write(&subject.file_name(), &subject.file)?;
     fill(session, folder.path(), subject, jobs, unique_ids).await?;

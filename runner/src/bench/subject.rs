@@ -14,6 +14,7 @@ use crate::queue::NewJob;
 const BUILT_IN: &str = "built-in";
 
 const NO_OP: &str = include_str!("no_op.wat");
+const FOLLOWS: &str = include_str!("follows.wat");
 const SAYS_SO: &str = include_str!("says_so.wat");
 const CONTRACT: &str = include_str!("../../../wit/sandhog.wit");
 
@@ -68,6 +69,11 @@ pub(super) fn no_op(number: u32) -> Vec<u8> {
 /// A handler that writes one line when it starts.
 pub(super) fn says_so() -> Subject {
     Subject::new("says-so".to_owned(), built_in(SAYS_SO), None)
+}
+
+/// A handler that enqueues a job of the built-in one's type.
+pub(super) fn follows() -> Subject {
+    Subject::new("follows".to_owned(), built_in(FOLLOWS), None)
 }
 
 /// A core module that carries its component type.

@@ -20,7 +20,8 @@ use crate::job::{self, Head, Job, Malformed};
 use crate::manifest::Manifest;
 use crate::outcome::{Failure, Outcome};
 use crate::registry::OTHERS;
-use crate::sandbox::{self, Attempt, GuestLog, Level, Sandbox, Source};
+use crate::sandbox::{self, Attempt, GuestLog, HandlerState, Level, Sandbox, Source};
+use crate::state;
 
 /// Run one job in the sandbox, without a queue.
 ///
@@ -103,6 +104,12 @@ impl Invoke {
             let component = sandbox(config)?
                 .load(&handler.component, &manifest.limits, &manifest.grants)
                 .with_context(|| format!("cannot load handler `{}`", self.handler.display()))?;
+            // What it would keep is kept nowhere.
+            let (store, handler) = (Arc::new(state::Nowhere), generation.as_str().into());
+            let component = match manifest.grants.state {
+                true => component.with_state(HandlerState { store, handler, quota: manifest.limits.state }),
+                false => component,
+            };
             let guest_log: Arc<dyn GuestLog> = Arc::<ShownLog>::clone(&log);
             let (stop, limits) = (CancellationToken::new(), &manifest.limits);
             anyhow::Ok(component.run(&job, manifest.retry.max_failures, limits, &stop, &guest_log).await)
@@ -180,6 +187,9 @@ fn as_pairs(attempt: &Attempt, generation: &Generation) -> Vec<(&'static str, St
     pairs.push(("ran", took(attempt.duration)));
     pairs.push(("memory", size(attempt.memory_peak_bytes)));
     pairs.push(("generation", generation.to_string()));
+    if !attempt.follow_ups.is_empty() {
+        pairs.push(("follow-ups", format!("{}, which are enqueued nowhere here", attempt.follow_ups.len())));
+    }
     if let Some(words) = &attempt.last_words {
         pairs.push(("last words", plain_lines(words)));
     }
@@ -202,6 +212,7 @@ fn as_json(attempt: &Attempt, job: &Job, generation: &Generation, log: &ShownLog
         "duration_us": u64::try_from(attempt.duration.as_micros()).unwrap_or(u64::MAX),
         "memory_peak_bytes": attempt.memory_peak_bytes,
         "generation": generation,
+        "follow_ups": attempt.follow_ups.len(),
         "frames": attempt.frames,
         "last_words": attempt.last_words,
         "denied": attempt.denied,

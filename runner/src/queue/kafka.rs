@@ -12,16 +12,19 @@ use rdkafka::producer::Producer as _;
 use tokio::sync::oneshot;
 
 use self::inbox::{How, Inbox, Order, Settle};
+use self::keeping::{Keeper, Keeping};
 use self::parked::Parking;
 use self::right::Right;
 use self::slots::Slots;
 use self::topics::Topics;
 use self::write::{Deliveries, Producer};
+use super::sqlite::state::LocalState;
 use super::told::Told;
 use super::{
     Answer, Delivery, Demand, Enqueued, Filter, Listed, NewJob, OnSettled, Queue, QueueError, Receipt, Release,
     Settlement, Shown, Stats,
 };
+use crate::state::StateStore;
 
 pub(crate) mod bare;
 pub(crate) mod client;
@@ -37,6 +40,7 @@ mod group;
 mod groups;
 mod inbox;
 mod inspect;
+mod keeping;
 mod options;
 mod parked;
 pub(crate) mod progress;
@@ -70,10 +74,12 @@ struct Shared {
     topics: Topics,
     context: client::Context,
     inbox: Arc<Inbox>,
-    right: Right,
+    right: Arc<Right>,
     slots: Slots,
     parking: Parking,
     producer: ArcSwap<Producer>,
+    state: Arc<LocalState>,
+    keeping: Arc<Keeping>,
 }
 
 /// Takes the demand back when nobody waits any more, so that nothing is handed out for nobody.
@@ -107,15 +113,18 @@ impl KafkaQueue {
         let context = client::Context::new(&options);
         let inbox = Arc::new(Inbox::default());
         let producer = producer(&options, &context, &inbox)?;
+        let state = LocalState::new(&options.state_dir);
         let shared = Arc::new(Shared {
             options,
             topics,
             context,
             inbox,
-            right: Right::new(),
+            right: Arc::new(Right::new()),
             slots: Slots::default(),
             parking: Parking::default(),
             producer: ArcSwap::from_pointee(producer),
+            state: Arc::new(state),
+            keeping: Arc::default(),
         });
         let consumer = consumer::Consumer::new(Arc::clone(&shared));
         std::thread::Builder::new()
@@ -185,7 +194,13 @@ impl Queue for KafkaQueue {
 
     fn settle(&self, delivery: Delivery, settlement: Settlement, settled: OnSettled) {
         let (_, receipt) = delivery.into_parts();
-        self.shared.inbox.settle(Settle { receipt, how: How::Settled(settlement, Told::by(settled)) });
+        let changes_state = settlement.state.is_some();
+        let settle = Settle { receipt, how: How::Settled(settlement, Told::by(settled)) };
+        if changes_state {
+            self.shared.keeping.settle(settle, || self.shared.keeper());
+        } else {
+            self.shared.inbox.settle(settle);
+        }
     }
 
     fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'static, Result<Vec<Enqueued>, QueueError>> {
@@ -198,9 +213,13 @@ impl Queue for KafkaQueue {
         let (reply, answered) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         tokio::task::spawn_blocking(move || {
-            enqueue::send(jobs, &shared.options, &shared.topics.jobs[0].names, &shared.producer.load_full(), reply);
+            enqueue::send(jobs, &shared.options, &shared.topics.jobs[0], &shared.producer.load_full(), reply);
         });
         Box::pin(async move { answered.await.unwrap_or_else(|_| Err(closed("cannot enqueue"))) })
+    }
+
+    fn state(&self) -> Arc<dyn StateStore> {
+        self.shared.state.clone()
     }
 
     fn stats(&self) -> Answer<'_, Result<Stats, QueueError>> {
@@ -240,6 +259,7 @@ impl Queue for KafkaQueue {
     fn close(&self) -> Answer<'_, ()> {
         let (reply, answered) = oneshot::channel();
         self.shared.stop();
+        self.shared.keeping.close();
         self.shared.inbox.order(Order::Close(Some(reply)));
         Box::pin(async move { answered.await.unwrap_or(()) })
     }
@@ -248,6 +268,7 @@ impl Queue for KafkaQueue {
 impl Drop for KafkaQueue {
     fn drop(&mut self) {
         self.shared.stop();
+        self.shared.keeping.close();
         self.shared.inbox.order(Order::Close(None));
     }
 }
@@ -263,6 +284,17 @@ impl Shared {
         match producer(&self.options, &self.context, &self.inbox) {
             Ok(producer) => self.producer.store(Arc::new(producer)),
             Err(error) => tracing::warn!("cannot make a new producer: {error}"),
+        }
+    }
+
+    /// What writes the state of handlers.
+    fn keeper(&self) -> Keeper {
+        Keeper {
+            keeping: Arc::clone(&self.keeping),
+            state: Arc::clone(&self.state),
+            inbox: Arc::clone(&self.inbox),
+            right: Arc::clone(&self.right),
+            clock: Arc::clone(&self.options.clock),
         }
     }
 

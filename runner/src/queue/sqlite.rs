@@ -21,6 +21,7 @@ use super::{
     Receipt, Release, Settlement, Shown, State, Stats,
 };
 use crate::clock::{Clock, SystemClock};
+use crate::state::StateStore;
 
 pub(crate) mod bare;
 mod bell;
@@ -41,6 +42,7 @@ mod settle;
 #[cfg(test)]
 pub(crate) mod simulation;
 mod slots;
+pub(in crate::queue) mod state;
 mod tally;
 mod together;
 mod upkeep;
@@ -79,6 +81,7 @@ pub struct Options {
 pub struct SqliteQueue {
     shared: Arc<Shared>,
     reader: Arc<Mutex<Option<Connection>>>,
+    state: state::State,
 }
 
 /// What the callers, the writer and the deliveries have in common.
@@ -141,7 +144,12 @@ impl SqliteQueue {
             .name("queue-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(|e| QueueError::lasting(format!("cannot start the queue's thread: {e}")))?;
-        Ok(Arc::new(SqliteQueue { shared, reader: Arc::default() }))
+        Ok(Arc::new(SqliteQueue::of(shared)))
+    }
+
+    fn of(shared: Arc<Shared>) -> SqliteQueue {
+        let state = state::State::new(&shared.path, shared.busy);
+        SqliteQueue { shared, reader: Arc::default(), state }
     }
 
     /// Asks the second connection, on a thread where waiting is no harm.
@@ -243,6 +251,10 @@ impl Queue for SqliteQueue {
         Box::pin(async move { answered.await.unwrap_or_else(|_| Err(closed("cannot enqueue"))) })
     }
 
+    fn state(&self) -> Arc<dyn StateStore> {
+        Arc::new(self.state.clone())
+    }
+
     fn stats(&self) -> Answer<'_, Result<Stats, QueueError>> {
         Box::pin(self.read(|connection, shared| {
             inspect::stats(connection, shared.clock.now()).map_err(|e| fault::of("cannot count jobs", e))
@@ -316,9 +328,10 @@ impl Queue for SqliteQueue {
         self.shared.inbox.lock().stopped = true;
         self.shared.inbox.changed.notify_waiters();
         self.shared.inbox.order(Order::Close(Some(reply)));
-        let reader = Arc::clone(&self.reader);
+        let (reader, state) = (Arc::clone(&self.reader), self.state.clone());
         Box::pin(async move {
             answered.await.unwrap_or(());
+            state.close();
             if let Ok(mut reader) = reader.lock() {
                 reader.take();
             }

@@ -14,7 +14,8 @@ use crate::config::Config;
 use crate::generation::Generation;
 use crate::handler::Handler;
 use crate::manifest::Manifest;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{HandlerState, Sandbox};
+use crate::state::StateStore;
 use crate::telemetry::HandlerLog;
 use crate::trial::Trial;
 
@@ -24,6 +25,8 @@ pub(super) struct Loader {
     pub(super) history: History,
     pub(super) config: Arc<Config>,
     pub(super) sandbox: Sandbox,
+    /// Where handlers keep what they keep.
+    pub(super) state: Arc<dyn StateStore>,
     /// Told when the attempts of a generation came to something.
     pub(super) decided: Arc<Notify>,
 }
@@ -103,6 +106,14 @@ impl Loader {
         let component = match &manifest.reuse {
             Some(reuse) => component.reusing(reuse.clone()),
             None => component,
+        };
+        let component = match manifest.grants.state {
+            true => component.with_state(HandlerState {
+                store: Arc::clone(&self.state),
+                handler: Arc::clone(name),
+                quota: manifest.limits.state,
+            }),
+            false => component,
         };
         let log = Arc::new(HandlerLog::new(generation.clone()));
         Ok(Handler::new(Arc::clone(name), generation.clone(), manifest, component, log))

@@ -39,7 +39,8 @@ pub(super) async fn run(
     let (prepared, shelf) = (&component.prepared, component.shelf.as_ref());
     let mut bounds = Bounds::new(prepared, limits, stop);
     let waited = shelf.and_then(|shelf| shelf.take(&job.job_type));
-    let mut instance = waited.unwrap_or_else(|| Instance::new(&bounds, Some(Arc::clone(job)), Arc::clone(log)));
+    let anew = || Instance::new(&bounds, Some(Arc::clone(job)), Arc::clone(log)).keeping(component.state.as_ref());
+    let mut instance = waited.unwrap_or_else(anew);
     let began_anew = instance.is_started() || prepared.exports.context;
     if !instance.is_started() {
         if let Err(came) = ready(&mut instance, &bounds).await {
@@ -114,6 +115,8 @@ async fn report(
         Ok(()) => match instance.job_failed(job, max_failures, failure, bounds).await {
             Ok(()) => {
                 *follow_ups = std::mem::take(&mut instance.host().follow_ups);
+                // A failure leaves nothing of the state, and neither does being told of it.
+                drop(instance.host().take_state());
                 instance.host().finish();
                 return Some(instance);
             }
@@ -134,7 +137,7 @@ async fn report(
 pub(super) async fn set_up(component: &Component, limits: &Limits, log: &Arc<dyn GuestLog>) -> Result<(), String> {
     let prepared = &component.prepared;
     let bounds = Bounds::new(prepared, limits, &prepared.endings.stop);
-    let mut instance = Instance::new(&bounds, None, Arc::clone(log));
+    let mut instance = Instance::new(&bounds, None, Arc::clone(log)).keeping(component.state.as_ref());
     ready(&mut instance, &bounds).await.map_err(|came| came.reason())?;
     let ends = match &component.shelf {
         Some(shelf) => shelf.put(instance, Instant::now()),
@@ -228,8 +231,10 @@ impl Came {
         let memory_peak_bytes = host.meter.memory_peak_bytes();
         // An attempt that did not answer has enqueued nothing.
         let follow_ups = Some(std::mem::take(&mut host.follow_ups)).filter(|_| outcome.is_answer()).unwrap_or_default();
+        // Taken in any case: what is looked at of the state is let go with the attempt.
+        let state = host.take_state().filter(|_| outcome.keeps_state());
         let (duration, denied) = (bounds.started.elapsed(), host.denied());
-        Attempt { outcome, duration, memory_peak_bytes, frames, last_words, follow_ups, denied }
+        Attempt { outcome, duration, memory_peak_bytes, frames, last_words, follow_ups, state, denied }
     }
 }
 

@@ -14,6 +14,7 @@ use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 use super::denials::Denials;
 use super::granted::Granted;
 use super::http::Http;
+use super::keyvalue::{self, HandlerState};
 use super::limits::Meter;
 use super::lines::Lines;
 use super::sockets::{self, Sockets};
@@ -22,6 +23,7 @@ use crate::follow_up::FollowUps;
 use crate::grants::Grants;
 use crate::job::Job;
 use crate::limits::Limits;
+use crate::state::{Changes, Draft};
 
 pub(super) mod bindings {
     wasmtime::component::bindgen!({
@@ -53,6 +55,9 @@ pub(super) struct Host {
     calls: u64,
     /// What the guest asked to be enqueued.
     pub(super) follow_ups: FollowUps,
+    /// Where the handler's state is, if it has any; and what this job sees of it, made with its first question.
+    kept: Option<HandlerState>,
+    state: Option<Box<Draft>>,
     /// Made with the first line, as most attempts write none.
     lines: Option<Arc<Mutex<Lines>>>,
     /// Made with the first use, as most guests use none.
@@ -83,6 +88,7 @@ struct Stream {
 /// Everything that any guest may import.
 pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    keyvalue::link(linker)?;
     sockets::link(linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
     wasmtime_wasi_config::add_to_linker(linker, |host| WasiConfig::from(&*host.granted.config))?;
@@ -97,6 +103,7 @@ pub(super) fn is_linked(import: &str) -> bool {
         Some(("wasi:cli" | "wasi:io" | "wasi:clocks" | "wasi:filesystem" | "wasi:random" | "wasi:sockets", _)) => {
             version.starts_with("0.2.")
         }
+        Some(("wasi:keyvalue", "store" | "atomics")) => version == "0.2.0-draft",
         Some(("wasi:http", "types" | "outgoing-handler")) => version.starts_with("0.2."),
         Some(("wasi:config", "store")) => version == "0.2.0-rc.1",
         _ => false,
@@ -145,6 +152,8 @@ impl Host {
             granted,
             calls: 0,
             follow_ups: FollowUps::default(),
+            kept: None,
+            state: None,
             lines: None,
             wasi: None,
             http: None,
@@ -156,6 +165,7 @@ impl Host {
         self.meter.begin();
         (self.job, self.deadline, self.calls) = (job, deadline, 0);
         self.follow_ups = FollowUps::default();
+        self.state = None;
         self.http = None;
         if let Some(wasi) = &mut self.wasi {
             wasi.denials.begin();
@@ -172,6 +182,26 @@ impl Host {
         let mut lines = lock(self.lines.as_ref()?);
         lines.finish();
         lines.last_words()
+    }
+
+    /// Lets it have its handler's state.
+    pub(super) fn keep(&mut self, kept: HandlerState) {
+        self.kept = Some(kept);
+    }
+
+    /// What is seen of the handler's state; none if it has none, or works no job.
+    pub(super) fn state(&mut self) -> Option<&mut Draft> {
+        self.job.as_ref()?;
+        if self.state.is_none() {
+            let HandlerState { store, handler, quota } = self.kept.as_ref()?;
+            self.state = Some(Box::new(Draft::new(&**store, Arc::clone(handler), *quota)));
+        }
+        self.state.as_deref_mut()
+    }
+
+    /// What the guest changed of its handler's state. What it saw of it is let go.
+    pub(super) fn take_state(&mut self) -> Option<Box<Changes>> {
+        self.state.take().and_then(|draft| draft.into_changes()).map(Box::new)
     }
 
     /// How often it reached for what was not granted.
@@ -209,7 +239,7 @@ impl Host {
         Lines::new(self.job.clone(), Arc::clone(&self.log), &self.limits)
     }
 
-    fn count_call(&mut self) -> wasmtime::Result<()> {
+    pub(super) fn count_call(&mut self) -> wasmtime::Result<()> {
         self.calls += 1;
         if self.calls > self.limits.host_calls { Err(Exceeded("host-calls").into()) } else { Ok(()) }
     }
@@ -231,7 +261,8 @@ impl queue::Host for Host {
         let Some(parent) = &self.job else {
             return Ok(Err("set-up and tear-down are part of no job, and cannot enqueue any".to_owned()));
         };
-        let asked = self.follow_ups.ask(parent, job, options, |_| false, &self.limits);
+        let granted = |job_type: &str| self.granted.grants.enqueue.iter().any(|granted| granted == job_type);
+        let asked = self.follow_ups.ask(parent, job, options, granted, &self.limits);
         Ok(asked.map_err(|refused| refused.to_string()))
     }
 }

@@ -14,6 +14,7 @@ use wasmtime::{Store, UpdateDeadline};
 
 use super::attempt::Came;
 use super::host::{Host, context, failure_hook, handler};
+use super::keyvalue::HandlerState;
 use super::load::{CONTEXT, FAILURE_HOOK, HANDLER, Prepared};
 use super::pools::{Place, Pooled};
 use super::refusal::LoadError;
@@ -95,6 +96,14 @@ impl Instance {
         let host = Host::new(job, log, limits, Arc::clone(&pooled.granted), prepared.spare_bytes, deadline);
         let store = store(pooled, host);
         Instance { store, exports: None, place, jobs: 0, waits_since: bounds.started }
+    }
+
+    /// The same for a handler that keeps something from one job to another.
+    pub(super) fn keeping(mut self, state: Option<&HandlerState>) -> Instance {
+        if let Some(state) = state {
+            self.host().keep(state.clone());
+        }
+        self
     }
 
     /// Begins another job, or what is none. What is limited for each job is counted anew.

@@ -145,6 +145,30 @@ fn enqueueing_is_refused() {
 }
 
 #[test]
+fn granted_jobs_are_asked_for_where_the_guest_answered() {
+    let grants = Grants { enqueue: vec!["follow".to_owned()], ..Grants::default() };
+    let component = SANDBOX.load(&guests::guest("obedient"), &limits(), &grants).unwrap();
+    for (end, jobs) in [("complete", 2), ("reject", 2), ("retry", 2), ("err", 0), ("trap", 0)] {
+        let attempt = run(&component, &format!("follow 2 {end}"), &limits()).0;
+        assert_eq!(attempt.follow_ups.into_jobs(UnixMs(1)).len(), jobs, "{end}");
+    }
+}
+
+#[test]
+fn state_is_seen_where_it_is_granted_and_given() {
+    let grants = Grants { state: true, ..Grants::default() };
+    let component = SANDBOX.load(&guests::keeping(), &limits(), &grants).unwrap();
+    let command = r#"{"do":"count a"}"#;
+    check_failure(&run(&component, command, &limits()).0, Kind::Error, "access-denied");
+    let state = HandlerState { store: Arc::new(crate::state::Nowhere), handler: "h".into(), quota: limits().state };
+    let attempt = run(&component.with_state(state), command, &limits()).0;
+    assert_eq!(attempt.outcome, complete("1"));
+    assert_eq!(attempt.state.unwrap().writes["a"].as_deref(), Some(&b"1"[..]));
+    let refused = SANDBOX.load(&guests::keeping(), &limits(), &Grants::default()).unwrap_err();
+    assert!(matches!(refused, LoadError::NotGranted { .. }), "{refused}");
+}
+
+#[test]
 fn every_attempt_has_an_instance_of_its_own() {
     for _ in 0..100 {
         assert_eq!(outcome("seen", &limits()), complete("0"));

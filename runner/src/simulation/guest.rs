@@ -123,7 +123,16 @@ impl Actor {
         self.place.note(|| format!("ran job {number}: {outcome:?}"));
         let follow_ups = if outcome.is_answer() { follow_ups } else { FollowUps::default() };
         let duration = world.timeline.elapsed() - begun;
-        Attempt { outcome, duration, memory_peak_bytes: 0, frames: Vec::new(), last_words: None, follow_ups, denied: 0 }
+        Attempt {
+            outcome,
+            duration,
+            memory_peak_bytes: 0,
+            frames: Vec::new(),
+            last_words: None,
+            follow_ups,
+            state: None,
+            denied: 0,
+        }
     }
 
     /// What the attempt enqueues: nothing where all is to come to an end.

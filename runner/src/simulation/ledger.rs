@@ -67,7 +67,7 @@ struct Right {
 /// What its holder wants.
 #[derive(Debug, Clone)]
 enum Fate {
-    Settled(Settlement),
+    Settled(Box<Settlement>),
     Dropped,
     /// It was told that nothing is applied.
     Withdrawn,
@@ -294,7 +294,7 @@ impl Ledger {
         for (number, run_at) in published {
             self.jobs.get_mut(&number).expect("an attempt asked for it").run_at = run_at;
         }
-        right.fate = Some(Fate::Settled(settlement.clone()));
+        right.fate = Some(Fate::Settled(Box::new(settlement.clone())));
         self.processes[process].unanswered += 1;
     }
 
@@ -320,7 +320,7 @@ impl Ledger {
         match answer {
             Settled::Settled if right.how == Some(How::Applied) => {}
             Settled::Fenced if right.how != Some(How::Applied) => right.fate = Some(Fate::Withdrawn),
-            Settled::Settled | Settled::Fenced => {
+            Settled::Settled | Settled::Fenced | Settled::Conflicted => {
                 self.faults.push(format!("the settlement of {key:?} was answered {answer:?}, and it ended {right:?}"));
             }
         }

@@ -7,7 +7,7 @@ use sandhog::queue::kafka::{Guarantee, KafkaQueue, Options};
 use tempfile::TempDir;
 
 use super::{Broker, Topic};
-use crate::queue_contract::exercise;
+use crate::queue_contract::{exercise, follow_ups, state};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_keeps_the_contract_of_queues() {
@@ -22,13 +22,15 @@ async fn kafka_with_transactions_keeps_the_contract_of_queues() {
 async fn keep_the_contract(guarantee: Guarantee) {
     let Some(broker) = Broker::shared() else { return };
     let dirs = Mutex::new(Vec::new());
-    exercise(async || {
+    let make = async || {
         let dir = TempDir::new().unwrap();
         let queue = tokio::task::block_in_place(|| open(&broker.unmade_topic(), &dir, guarantee));
         dirs.lock().unwrap().push(dir);
         queue
-    })
-    .await;
+    };
+    exercise(make).await;
+    follow_ups::exercise(make).await;
+    state::exercise(make).await;
 }
 
 /// A queue on the topic, which it makes if it is not there.

@@ -30,6 +30,35 @@ pub(crate) fn attentive(settings: &[(&str, i64)]) -> Vec<u8> {
     module(&format!("{open}{more})"), &contract(), "job-handler-full")
 }
 
+/// The guest that keeps counters, which imports more than the contract has.
+pub(crate) fn keeping() -> Vec<u8> {
+    let wit = format!(
+        "{}\nworld w {{
+            include job-handler; import wasi:keyvalue/store@0.2.0-draft; import wasi:keyvalue/atomics@0.2.0-draft;
+        }}
+        package wasi:keyvalue@0.2.0-draft {{
+            interface store {{
+                variant error {{ no-such-store, access-denied, other(string) }}
+                record key-response {{ keys: list<string>, cursor: option<u64> }}
+                open: func(identifier: string) -> result<bucket, error>;
+                resource bucket {{
+                    get: func(key: string) -> result<option<list<u8>>, error>;
+                    set: func(key: string, value: list<u8>) -> result<_, error>;
+                    delete: func(key: string) -> result<_, error>;
+                    exists: func(key: string) -> result<bool, error>;
+                    list-keys: func(cursor: option<u64>) -> result<key-response, error>;
+                }}
+            }}
+            interface atomics {{
+                use store.{{bucket, error}};
+                increment: func(bucket: borrow<bucket>, key: string, delta: u64) -> result<u64, error>;
+            }}
+        }}",
+        contract()
+    );
+    encoded(&module(&text("keeper"), &wit, "w"))
+}
+
 /// The guest that leaks handles, which imports more than the contract has.
 pub(crate) fn leaking_handles() -> Vec<u8> {
     let wit = format!(

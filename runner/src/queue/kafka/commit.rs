@@ -97,7 +97,8 @@ pub(super) fn start(options: &Options, inbox: &Arc<Inbox>) -> Result<mpsc::SyncS
                 }
             }
             let group = commit.group;
-            let writes = commit.writes.iter().map(|(delivery, _)| *delivery).collect();
+            let mut writes: Vec<i64> = commit.writes.iter().map(|(delivery, _)| *delivery).collect();
+            writes.dedup();
             // The last hand on a consumer is not kept for longer than the commit takes.
             drop(commit);
             inbox.committed(Committed { group, writes, result });

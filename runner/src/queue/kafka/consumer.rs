@@ -186,7 +186,7 @@ impl Consumer {
         let Some((_, since)) = &self.closing else { return false };
         let writes = |delivery: &i64| {
             let stage = self.flight.get(*delivery).map(|held| &held.stage);
-            matches!(stage, Some(Stage::Writing(writing)) if writing.sent)
+            matches!(stage, Some(Stage::Writing(writing)) if writing.is_sent())
         };
         let busy = self.flight.all().iter().any(writes) || !self.groups.are_committed();
         !busy || since.elapsed() >= LAST_COMMIT

@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 
 use rdkafka::Message;
-use rdkafka::message::OwnedHeaders;
 
 use super::client::explain;
 use super::found::{Found, Place};
@@ -271,7 +270,7 @@ fn requeued(found: &Found<'_>, topic: &str) -> Write {
         partition: None,
         key: envelope.key.as_ref().and_then(|key| key.bytes()),
         value: (!envelope.null).then(|| found.original().to_vec()),
-        headers: record::written(&found.record.headers, &envelope, None),
+        headers: Some(record::written(&found.record.headers, &envelope, None)),
     }
 }
 
@@ -282,6 +281,6 @@ fn tombstone(found: &Found<'_>) -> Write {
         partition: Some(found.message.partition()),
         key: found.message.key().map(<[u8]>::to_vec),
         value: None,
-        headers: OwnedHeaders::new_with_capacity(0),
+        headers: None,
     }
 }

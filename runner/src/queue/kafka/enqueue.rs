@@ -4,17 +4,17 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
-use rdkafka::producer::BaseRecord;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::Options;
 use super::client::explain;
-use super::envelope::{Buried, Envelope, HEADER, ID_HEADER, Source, TYPE_HEADER};
+use super::envelope::{Buried, DEPTH_HEADER, Envelope, HEADER, ID_HEADER, PARENT_HEADER, Source, TYPE_HEADER};
 use super::tier;
-use super::topics::Names;
-use super::write::{Producer, Sent, is_full};
+use super::topics::{JobTopic, Names, Topics};
+use super::write::{Producer, Sent, Write, is_full};
 use crate::clock::UnixMs;
+use crate::follow_up::{DEPTH, PARENT};
 use crate::job;
 use crate::outcome::{Failure, Kind};
 use crate::queue::{Enqueued, NewJob, QueueError};
@@ -40,19 +40,27 @@ struct State {
 
 /// A new record, before it is sent.
 struct New {
-    topic: String,
-    key: Option<String>,
-    value: Vec<u8>,
-    headers: Option<OwnedHeaders>,
+    write: Write,
     /// The job's id; none: where it will stand.
     id: Option<String>,
+}
+
+/// What a follow-up job's record is, where its parent stood in the topic with the number `parent`: it goes into that too,
+/// unless another topic is of its type alone.
+pub(super) fn follow_up(job: NewJob, topics: &Topics, parent: usize, now: UnixMs) -> Write {
+    let of_its_type = |topic: &&JobTopic| match &job {
+        NewJob::Job { job_type, .. } => topic.job_type.as_ref() == Some(job_type),
+        NewJob::Malformed { .. } => false,
+    };
+    let topic = topics.jobs.iter().find(of_its_type).unwrap_or(&topics.jobs[parent]);
+    New::of(job, topic, now).write
 }
 
 /// Sends them, waiting where the library has too much to do: not for a thread that must go on.
 pub(super) fn send(
     jobs: Vec<NewJob>,
     options: &Options,
-    names: &Names,
+    topic: &JobTopic,
     producer: &Producer,
     reply: oneshot::Sender<Result<Vec<Enqueued>, QueueError>>,
 ) {
@@ -62,33 +70,28 @@ pub(super) fn send(
     let state = State { answers, left: jobs.len() + 1, failure: None, reply: Some(reply) };
     let batch = Arc::new(Batch { state: Mutex::new(state), one: Condvar::new() });
     for (at, job) in jobs.into_iter().enumerate() {
-        let new = New::of(job, names, now);
+        let new = New::of(job, topic, now);
         if let Some(id) = &new.id {
             batch.name(at, id);
         }
-        let mut sent = Box::new(Sent::Enqueued(Arc::clone(&batch), at));
-        loop {
-            let mut record = BaseRecord::with_opaque_to(&new.topic, sent).payload(new.value.as_slice());
-            if let Some(key) = &new.key {
-                record = record.key(key.as_bytes());
+        while let Err(error) = new.write.send(producer, Box::new(Sent::Enqueued(Arc::clone(&batch), at))) {
+            if !is_full(&error) {
+                batch.failed(explain(&error, "cannot enqueue", &new.write.topic));
+                break;
             }
-            if let Some(headers) = &new.headers {
-                record = record.headers(headers.clone());
-            }
-            match producer.send(record) {
-                Ok(()) => break,
-                Err((error, record)) if is_full(&error) => {
-                    sent = record.delivery_opaque;
-                    batch.wait_for_room();
-                }
-                Err((error, _)) => {
-                    batch.failed(explain(&error, "cannot enqueue", &new.topic));
-                    break;
-                }
-            }
+            batch.wait_for_room();
         }
     }
     batch.count();
+}
+
+/// A dead letter of a follow-up that its topic does not take: held back, it would hold up its parent's partition for good.
+/// None of what is no follow-up.
+pub(super) fn too_large(write: &Write, topics: &Topics, now: UnixMs) -> Option<Write> {
+    let topic = topics.jobs.iter().find(|topic| topic.names.jobs == write.topic)?;
+    let bytes = write.value.clone().unwrap_or_default();
+    let reason = format!("a follow-up job of {} bytes, which is larger than its topic takes", bytes.len());
+    Some(New::malformed(bytes, reason, &topic.names, now).write)
 }
 
 // === impl Batch ===
@@ -150,12 +153,12 @@ impl Batch {
 // === impl New ===
 
 impl New {
-    fn of(job: NewJob, names: &Names, now: UnixMs) -> New {
+    fn of(job: NewJob, topic: &JobTopic, now: UnixMs) -> New {
         match job {
             NewJob::Job { job_type, body, id, run_at, metadata } => {
-                New::job(job_type, body, id, run_at, metadata, names, now)
+                New::job(job_type, body, id, run_at, metadata, topic, now)
             }
-            NewJob::Malformed { bytes, reason } => New::malformed(bytes, reason, names, now),
+            NewJob::Malformed { bytes, reason } => New::malformed(bytes, reason, &topic.names, now),
         }
     }
 
@@ -165,21 +168,25 @@ impl New {
         id: Option<String>,
         run_at: Option<UnixMs>,
         metadata: Vec<(String, String)>,
-        names: &Names,
+        topic: &JobTopic,
         now: UnixMs,
     ) -> New {
+        let names = &topic.names;
         let mut headers: Vec<(String, String)> = Vec::new();
         let mut key = None;
         for (name, value) in metadata {
             match name.strip_prefix("header.") {
                 Some(name) => headers.push((name.to_owned(), value)),
                 None if name == "key" => key = Some(value),
+                None if name == PARENT => headers.push((PARENT_HEADER.to_owned(), value)),
+                None if name == DEPTH => headers.push((DEPTH_HEADER.to_owned(), value)),
                 None => headers.push((name, value)),
             }
         }
         // What the body says itself is not said twice, so that it is as the older design's own jobs are.
         let said = job::parse(body.as_bytes(), usize::MAX).ok().map(|(_, head)| head);
-        if said.as_ref().is_none_or(|head| head.job_type != job_type) {
+        let of_another = topic.job_type.as_ref().is_some_and(|usual| *usual != job_type);
+        if of_another || said.as_ref().is_none_or(|head| head.job_type != job_type) {
             headers.push((TYPE_HEADER.to_owned(), job_type.clone()));
         }
         if let Some(id) = id.as_ref().filter(|id| said.as_ref().and_then(|head| head.job_id.as_ref()) != Some(*id)) {
@@ -187,34 +194,36 @@ impl New {
         }
         let id = id.or_else(|| said.and_then(|head| head.job_id));
         let due = run_at.filter(|at| *at > now);
-        let mut new = New { topic: names.jobs.clone(), key, value: body.into_bytes(), headers: None, id };
         let mut written = OwnedHeaders::new_with_capacity(headers.len() + 1);
         for (name, value) in &headers {
             written = written.insert(Header { key: name, value: Some(value) });
         }
+        let (mut topic, mut id) = (names.jobs.clone(), id);
         if let Some(due) = due {
-            let mut envelope = envelope(names, new.id.take(), Some(job_type), now);
-            envelope.key = new.key.as_ref().map(|key| super::envelope::Key::of(key.as_bytes()));
+            let mut envelope = envelope(names, id.take(), Some(job_type), now);
+            envelope.key = key.as_ref().map(|key| super::envelope::Key::of(key.as_bytes()));
             envelope.due_at = Some(due);
-            new.topic.clone_from(&names.tiers[tier::for_delay(due, now)]);
-            new.id = Some(envelope.id.clone());
+            topic.clone_from(&names.tiers[tier::for_delay(due, now)]);
+            id = Some(envelope.id.clone());
             written = written.insert(Header { key: HEADER, value: Some(&envelope.to_json()) });
         }
-        new.headers = (due.is_some() || !headers.is_empty()).then_some(written);
-        new
+        let headers = (due.is_some() || !headers.is_empty()).then_some(written);
+        let (key, value) = (key.map(String::into_bytes), Some(body.into_bytes()));
+        New { write: Write { topic, partition: None, key, value, headers }, id }
     }
 
     fn malformed(bytes: Vec<u8>, reason: String, names: &Names, now: UnixMs) -> New {
         let mut envelope = envelope(names, None, None, now);
         envelope.buried = Some(Buried { at: now, failure: Failure::new(Kind::Malformed, reason) });
         let json = envelope.to_json();
-        New {
+        let write = Write {
             topic: names.dead.clone(),
-            key: Some(envelope.record),
-            value: bytes,
+            partition: None,
+            key: Some(envelope.record.into_bytes()),
+            value: Some(bytes),
             headers: Some(OwnedHeaders::new().insert(Header { key: HEADER, value: Some(&json) })),
-            id: Some(envelope.id),
-        }
+        };
+        New { write, id: Some(envelope.id) }
     }
 }
 

@@ -23,6 +23,12 @@ pub(crate) const TYPE_HEADER: &str = "job_type";
 /// The header that says a job's id.
 pub(crate) const ID_HEADER: &str = "id";
 
+/// The header that says whose follow-up a job is.
+pub(crate) const PARENT_HEADER: &str = "sandhog-parent";
+
+/// The header that says how long the chain of follow-ups is that it stands in.
+pub(crate) const DEPTH_HEADER: &str = "sandhog-depth";
+
 /// So many of the first failed attempts are kept.
 const FIRST_KEPT: usize = 3;
 

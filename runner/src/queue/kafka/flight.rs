@@ -163,6 +163,11 @@ impl Flight {
 
     /// It is done when a record of ours is there.
     pub(super) fn write(&mut self, delivery: i64, writing: Writing) {
+        if let Some(held) = self.held.get_mut(&delivery) {
+            let bytes = writing.bytes();
+            held.bytes += bytes;
+            self.bytes += bytes;
+        }
         self.stage(delivery, Stage::Writing(Box::new(writing)));
     }
 

@@ -88,6 +88,8 @@ pub(super) enum How {
 pub(super) struct Written {
     /// The delivery that it was written for.
     pub(super) delivery: i64,
+    /// Which part of what was written for it.
+    pub(super) part: usize,
     pub(super) result: Result<(), KafkaError>,
 }
 
@@ -100,6 +102,18 @@ pub(super) enum Order {
     StopReceiving(oneshot::Sender<()>),
     /// Do what is under way, leave the group and end; nobody waits where the queue was dropped.
     Close(Option<oneshot::Sender<()>>),
+}
+
+// === impl Settle ===
+
+impl Settle {
+    /// What it settles with, if it was not dropped.
+    pub(super) fn settlement(&self) -> Option<&Settlement> {
+        match &self.how {
+            How::Settled(settlement, _) => Some(settlement),
+            How::Dropped { .. } => None,
+        }
+    }
 }
 
 // === impl Inbox ===

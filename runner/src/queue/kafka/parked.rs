@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::Message;
-use rdkafka::message::{BorrowedMessage, OwnedHeaders};
+use rdkafka::message::BorrowedMessage;
 
 use super::client::explain;
 use super::envelope::{Buried, Envelope};
@@ -340,13 +340,13 @@ impl Moves<'_> {
         let value = message.payload().unwrap_or_default().to_vec();
         self.batch_bytes += value.len();
         let headers = written(&record.headers, &envelope, record.original.as_deref());
-        self.batch.push(Write { topic, partition, key, value: Some(value), headers });
+        self.batch.push(Write { topic, partition, key, value: Some(value), headers: Some(headers) });
         self.batch.push(Write {
             topic: names.parked.clone(),
             partition: Some(message.partition()),
             key: message.key().map(<[u8]>::to_vec),
             value: None,
-            headers: OwnedHeaders::new(),
+            headers: None,
         });
         if self.batch.len() >= 2 * BATCH || self.batch_bytes >= BATCH_BYTES { self.commit() } else { Ok(()) }
     }

@@ -4,9 +4,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 
-use super::envelope::{Envelope, HEADER, ID_HEADER, Key, ORIGINAL_HEADER, Source, TYPE_HEADER};
+use super::envelope::{
+    DEPTH_HEADER, Envelope, HEADER, ID_HEADER, Key, ORIGINAL_HEADER, PARENT_HEADER, Source, TYPE_HEADER,
+};
 use super::foreign::survive;
 use crate::clock::UnixMs;
+use crate::follow_up::{DEPTH, PARENT};
 use crate::job::{self, Job, Malformed};
 
 /// A record as it was read: what stands beside a job's body.
@@ -139,6 +142,8 @@ impl Record {
             let value = value.as_deref().unwrap_or_default();
             match std::str::from_utf8(value) {
                 Ok(text) if matches!(name.as_str(), "traceparent" | "tracestate") => add(name, text.to_owned()),
+                Ok(text) if name == PARENT_HEADER => add(PARENT, text.to_owned()),
+                Ok(text) if name == DEPTH_HEADER => add(DEPTH, text.to_owned()),
                 Ok(text) => add(&format!("header.{name}"), text.to_owned()),
                 Err(_) => add(&format!("header-base64.{name}"), BASE64.encode(value)),
             }

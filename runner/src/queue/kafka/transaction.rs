@@ -13,7 +13,7 @@ use super::Options;
 use super::client::{self, Context, With};
 use super::write::Write;
 
-/// The most records of one transaction.
+/// The most records that are under way at one time.
 pub(super) const RECORDS_MAX: usize = 1_000;
 
 /// How long a transaction may take with all its attempts, and a broker that is away meanwhile.
@@ -74,14 +74,13 @@ impl Transactions {
         Ok(transactions)
     }
 
-    /// Writes `writes`, at most [`RECORDS_MAX`], all or none.
+    /// Writes `writes`, all or none.
     pub(super) fn commit(&self, writes: &[&Write]) -> Result<(), Undone> {
         self.commit_with(writes, None)
     }
 
     /// The same together with offsets of a group's member.
     pub(super) fn commit_with(&self, writes: &[&Write], offsets: Option<Offsets<'_>>) -> Result<(), Undone> {
-        assert!(writes.len() <= RECORDS_MAX, "there is room for the reports of so many");
         let deadline = Instant::now() + PATIENCE;
         let mut tries = 0;
         loop {
@@ -112,10 +111,21 @@ impl Transactions {
 
     fn attempt(&self, writes: &[&Write], offsets: Option<Offsets<'_>>, deadline: Instant) -> Result<(), Undone> {
         self.producer.begin_transaction().map_err(Undone::of)?;
-        for (at, write) in writes.iter().enumerate() {
+        for (writes, first) in writes.chunks(RECORDS_MAX).zip((0..).step_by(RECORDS_MAX)) {
+            self.write(writes, first, deadline)?;
+        }
+        if let Some((list, member)) = offsets {
+            self.insist(deadline, |producer| producer.send_offsets_to_transaction(list, member, CALL))?;
+        }
+        self.insist(deadline, |producer| producer.commit_transaction(CALL))
+    }
+
+    /// Writes as many as there is room for reports, the first of which is the `first`-th, and waits until they are there:
+    /// committing would wait for them too, but in steps of 100 ms.
+    fn write(&self, writes: &[&Write], first: usize, deadline: Instant) -> Result<(), Undone> {
+        for (write, at) in writes.iter().zip(first..) {
             write.send(&self.producer, at).map_err(|error| Undone::refused(at, error))?;
         }
-        // Committing would wait for them too, but in steps of 100 ms.
         let mut refused: Option<(usize, KafkaError)> = None;
         for _ in writes {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -129,15 +139,7 @@ impl Transactions {
                 Err(_) => return Err(Undone::Failed(KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut))),
             }
         }
-        match refused {
-            Some((at, error)) => Err(Undone::refused(at, error)),
-            None => {
-                if let Some((list, member)) = offsets {
-                    self.insist(deadline, |producer| producer.send_offsets_to_transaction(list, member, CALL))?;
-                }
-                self.insist(deadline, |producer| producer.commit_transaction(CALL))
-            }
-        }
+        refused.map_or(Ok(()), |(at, error)| Err(Undone::refused(at, error)))
     }
 
     /// Calls again as long as the library says that this may help.

@@ -30,25 +30,37 @@ pub(super) struct Write {
     pub(super) key: Option<Vec<u8>>,
     /// None: a tombstone.
     pub(super) value: Option<Vec<u8>>,
-    pub(super) headers: OwnedHeaders,
+    pub(super) headers: Option<OwnedHeaders>,
 }
 
-/// A write that is under way, or is tried again.
+/// What is to be there before a delivery is done: under way, or tried again.
 #[derive(Debug)]
 pub(super) struct Writing {
-    pub(super) write: Arc<Write>,
+    /// What follows for the job itself, if anything is to be written of it, and its follow-ups.
+    parts: Vec<(Arc<Write>, Part)>,
+    /// The job itself is among them, and not as a dead letter.
+    pub(super) goes_on: bool,
     pub(super) told: Option<Told>,
-    /// It is with the library.
-    pub(super) sent: bool,
     /// How often it failed.
     pub(super) failures: u32,
+}
+
+/// How far one of them has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// To be sent.
+    Here,
+    /// With the library.
+    Sent,
+    /// On all replicas.
+    There,
 }
 
 /// What our producer is asked about each record.
 #[derive(Debug)]
 pub(super) enum Sent {
-    /// Which delivery it was written for.
-    Settlement(i64),
+    /// Which delivery it was written for, and which part of what was.
+    Settlement(i64, usize),
     /// Which of the jobs that somebody enqueues it is.
     Enqueued(Arc<Batch>, usize),
 }
@@ -141,9 +153,14 @@ impl Write {
             topic: topic.clone(),
             partition: None,
             key: keyed.then(|| envelope.record.clone().into_bytes()),
-            headers: written(&record.headers, &envelope, original),
+            headers: Some(written(&record.headers, &envelope, original)),
             value: Some(changed.map_or_else(|| bytes.to_vec(), String::into_bytes)),
         })
+    }
+
+    /// How much it holds, in bytes, but for its headers.
+    pub(super) fn bytes(&self) -> usize {
+        [&self.key, &self.value].map(|bytes| bytes.as_ref().map_or(0, Vec::len)).iter().sum()
     }
 
     /// Hands it to the library, which tells what became of it.
@@ -156,11 +173,60 @@ impl Write {
         producer: &ThreadedProducer<C>,
         sent: C::DeliveryOpaque,
     ) -> Result<(), KafkaError> {
-        let mut record = BaseRecord::<[u8], [u8], _>::with_opaque_to(&self.topic, sent).headers(self.headers.clone());
+        let mut record = BaseRecord::<[u8], [u8], _>::with_opaque_to(&self.topic, sent);
+        record.headers.clone_from(&self.headers);
         record.partition = self.partition;
         record.key = self.key.as_deref();
         record.payload = self.value.as_deref();
         producer.send(record).map_err(|(error, _)| error)
+    }
+}
+
+// === impl Writing ===
+
+impl Writing {
+    pub(super) fn new(writes: Vec<Write>, goes_on: bool, told: Option<Told>) -> Writing {
+        let parts = writes.into_iter().map(|write| (Arc::new(write), Part::Here)).collect();
+        Writing { parts, goes_on, told, failures: 0 }
+    }
+
+    /// How much it holds, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.writes().map(|write| write.bytes()).sum()
+    }
+
+    pub(super) fn writes(&self) -> impl Iterator<Item = &Arc<Write>> {
+        self.parts.iter().map(|(write, _)| write)
+    }
+
+    /// The next one that is to be sent.
+    pub(super) fn next(&self) -> Option<(usize, Arc<Write>)> {
+        let at = self.parts.iter().position(|(_, part)| *part == Part::Here)?;
+        Some((at, Arc::clone(&self.parts[at].0)))
+    }
+
+    pub(super) fn set(&mut self, at: usize, to: Part) {
+        self.parts[at].1 = to;
+    }
+
+    /// The same for all of them, which are in one transaction.
+    pub(super) fn set_all(&mut self, to: Part) {
+        self.parts.iter_mut().for_each(|(_, part)| *part = to);
+    }
+
+    /// Puts another in one's place.
+    pub(super) fn replace(&mut self, at: usize, write: Write) {
+        self.parts[at] = (Arc::new(write), Part::Here);
+    }
+
+    /// Whether anything is with the library.
+    pub(super) fn is_sent(&self) -> bool {
+        self.parts.iter().any(|(_, part)| *part == Part::Sent)
+    }
+
+    /// Whether all of it is on all replicas.
+    pub(super) fn is_there(&self) -> bool {
+        self.parts.iter().all(|(_, part)| *part == Part::There)
     }
 }
 
@@ -207,9 +273,9 @@ impl ProducerContext<NoCustomPartitioner> for With<Deliveries> {
 
     fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
         match *sent {
-            Sent::Settlement(delivery) => {
+            Sent::Settlement(delivery, part) => {
                 let result = result.as_ref().map(drop).map_err(|(error, _)| error.clone());
-                self.own.0.written(Written { delivery, result });
+                self.own.0.written(Written { delivery, part, result });
             }
             Sent::Enqueued(batch, at) => batch.answered(at, result),
         }

@@ -14,7 +14,7 @@ use crate::queue::QueueError;
 const APPLICATION_ID: i32 = 0x5368_6f67;
 
 /// The version of the tables that this program writes (`pragma user_version`).
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
 
 /// How long a busy file is left alone before it is asked again. Under load another process's writer lets go of the lock for
 /// some microseconds between two commits: who asks rarely, as SQLite's own handler does, finds it taken for seconds.
@@ -180,7 +180,7 @@ pub(super) fn prepare_once(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Has a busy file asked again for as long as `busy`.
-fn set_patience(connection: &mut Connection, busy: Duration) -> rusqlite::Result<()> {
+pub(super) fn set_patience(connection: &mut Connection, busy: Duration) -> rusqlite::Result<()> {
     let mut begun = Instant::now();
     connection.busy_handler(Some(move |asked: i32| {
         if asked == 0 {
@@ -218,7 +218,7 @@ fn check_version(connection: &Connection, path: &Path) -> Result<i32, QueueError
 }
 
 /// Turns the write-ahead log on. SQLite does not ask the busy handler while it does so.
-fn use_wal(connection: &Connection, busy: Duration) -> rusqlite::Result<()> {
+pub(super) fn use_wal(connection: &Connection, busy: Duration) -> rusqlite::Result<()> {
     let begun = Instant::now();
     loop {
         match connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0)) {
@@ -237,8 +237,11 @@ pub(super) fn make_tables(connection: &mut Connection, path: &Path) -> Result<()
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
     let version: i32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     if version < VERSION {
-        transaction.execute_batch(DEPARTED).map_err(failed)?;
-        transaction.execute_batch(if version == 0 { TABLES } else { FROM_1 }).map_err(failed)?;
+        if version < 2 {
+            transaction.execute_batch(DEPARTED).map_err(failed)?;
+            transaction.execute_batch(if version == 0 { TABLES } else { FROM_1 }).map_err(failed)?;
+        }
+        transaction.execute_batch(super::state::TABLES).map_err(failed)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
         transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::identity;
 use super::inbox::{How, Settle};
 use super::schema::state;
+use super::state::Changed;
 use super::tally::{ROW_BYTES, Tally};
 use crate::clock::UnixMs;
 use crate::job::Job;
@@ -53,7 +54,15 @@ pub(super) fn apply(
         .iter()
         .map(|settle| {
             let applied = match &settle.how {
-                How::Settled(job, settlement, _) => one(connection, settle.receipt, job, settlement, keep, now, tally)?,
+                How::Settled(job, settlement, _) => {
+                    if let Some(changes) = &settlement.state
+                        && is_held(connection, settle.receipt)?
+                        && super::state::apply(connection, changes)? == Changed::Conflict
+                    {
+                        return conflict(connection, settle.receipt, job, now, tally);
+                    }
+                    one(connection, settle.receipt, job, settlement, keep, now, tally)?
+                }
                 How::Dropped { started } => take_back(connection, settle.receipt, *started, now, tally)?,
             };
             if applied {
@@ -66,6 +75,26 @@ pub(super) fn apply(
             Ok(Settled::Fenced)
         })
         .collect()
+}
+
+/// Puts a job back whose attempt relied on what another has changed.
+fn conflict(
+    connection: &Connection,
+    receipt: Receipt,
+    job: &Job,
+    now: UnixMs,
+    tally: &mut Tally,
+) -> rusqlite::Result<Settled> {
+    let again = Disposition::Release { at: now, started: true };
+    change(connection, receipt, job, None, &Change::of(&again, None), now)?;
+    tally.waits(&job.job_type);
+    Ok(Settled::Conflicted)
+}
+
+fn is_held(connection: &Connection, receipt: Receipt) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("select 1 from job where record = ?1 and fence = ?2 and state = 3")?
+        .exists(params![receipt.record, receipt.fence])
 }
 
 /// The jobs that come with the settlements that were applied.

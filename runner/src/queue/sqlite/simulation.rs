@@ -100,7 +100,7 @@ impl Disk {
     pub(crate) fn clear(&mut self) {
         self.set_trouble(None);
         self.common = Common::default();
-        let tables = ["job", "identity", "departed", "completed", "runner", "served", "parked"];
+        let tables = ["job", "identity", "departed", "completed", "state", "state_size", "runner", "served", "parked"];
         let deletes: String = tables.iter().map(|table| format!("delete from {table};")).collect();
         let counters = "update counter set fence = 4294967296, runner = 16777216, fenced_total = 0;";
         self.reader.execute_batch(&format!("begin;{deletes}{counters}commit")).unwrap();
@@ -192,7 +192,7 @@ impl Process {
         let mut trouble = None;
         set_trouble_of(&connection, &mut trouble, disk.trouble);
         let writer = Some(Writer::new(Arc::clone(&shared), connection, Box::new(seat)));
-        let queue = SqliteQueue { shared: Arc::clone(&shared), reader: Arc::default() };
+        let queue = SqliteQueue::of(Arc::clone(&shared));
         (Process { writer, shared, dead, stepped_at, trouble }, Arc::new(queue))
     }
 

@@ -7,10 +7,12 @@ use crate::queue::Settled;
 use crate::queue::kafka::commit::{Committed, Refused};
 use crate::queue::kafka::flight::{Flight, Stage};
 use crate::queue::kafka::group::Group;
-use crate::queue::kafka::inbox::Written;
 
-/// The most records in one transaction.
+/// A transaction is full with so many records; those of one delivery are never divided.
 const TRANSACTION_MAX: usize = 1_000;
+
+/// The same for their bytes, which the library holds meanwhile.
+const TRANSACTION_BYTES_MAX: usize = 64 << 20;
 
 impl Consumer {
     pub(super) fn committed(&mut self, committed: Committed) {
@@ -37,7 +39,7 @@ impl Consumer {
             }
         }
         for delivery in writes {
-            self.written(Written { delivery, result: Ok(()) });
+            self.all_written(delivery, None);
         }
     }
 
@@ -55,7 +57,7 @@ impl Consumer {
             }
         }
         if let Some(delivery) = refused.delivery {
-            self.written(Written { delivery, result: Err(refused.error.clone()) });
+            self.all_written(delivery, Some(&refused.error));
         }
     }
 
@@ -81,13 +83,14 @@ pub(super) fn commit_now(group: &mut Group, flight: &mut Flight, at_once: bool) 
     if !group.may_commit(at_once) {
         return;
     }
-    let mut writes = Vec::new();
-    while writes.len() < TRANSACTION_MAX {
+    let (mut writes, mut bytes) = (Vec::new(), 0);
+    while writes.len() < TRANSACTION_MAX && bytes < TRANSACTION_BYTES_MAX {
         let Some(delivery) = group.batch.writes.pop_front() else { break };
         let Some(held) = flight.get(delivery) else { continue };
         let Some(partition) = group.partitions.get_mut(&held.tenure) else { continue };
         let Stage::Writing(writing) = &held.stage else { continue };
-        writes.push((delivery, Arc::clone(&writing.write)));
+        writes.extend(writing.writes().map(|write| (delivery, Arc::clone(write))));
+        bytes += writing.bytes();
         partition.offsets.done(held.offset);
         partition.dirty = true;
     }

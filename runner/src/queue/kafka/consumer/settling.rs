@@ -1,20 +1,23 @@
 //! What comes back: done, put back, or written elsewhere before it is done.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::time::Duration;
+
+use rdkafka::error::KafkaError;
 
 use super::Consumer;
 use crate::clock::UnixMs;
 use crate::outcome::Disposition;
-use crate::queue::Settled;
 use crate::queue::kafka::flight::Stage;
 use crate::queue::kafka::inbox::{How, Settle, Written};
 use crate::queue::kafka::slots::Mark;
 use crate::queue::kafka::tier::Then;
-use crate::queue::kafka::write::{Sent, Why, Write, Writing, is_full};
-use crate::queue::kafka::{Guarantee, client};
+use crate::queue::kafka::transaction::is_too_large;
+use crate::queue::kafka::write::{Part, Sent, Why, Write, Writing, is_full};
+use crate::queue::kafka::{Guarantee, client, enqueue};
 use crate::queue::runner_files::suspect;
 use crate::queue::told::Told;
+use crate::queue::{NewJob, Settled};
 
 /// The longest time between tries to write.
 const WRITE_AGAIN_MAX: Duration = Duration::from_secs(10);
@@ -28,6 +31,10 @@ impl Consumer {
         }
         match settle.how {
             How::Settled(settlement, told) => match settlement.disposition {
+                disposition if !settlement.follow_ups.is_empty() => {
+                    let why = Why::Settled(disposition, settlement.attempt);
+                    self.write_with(delivery, why, settlement.follow_ups, Some(told));
+                }
                 Disposition::Ack { .. } if self.is_transactional() => {
                     let tenure = self.flight.get(delivery).map_or(0, |held| held.tenure);
                     if let Some(group) = self.groups.of(tenure) {
@@ -79,9 +86,8 @@ impl Consumer {
     pub(super) fn done(&mut self, delivery: i64, told: Option<Told>) {
         let Some(held) = self.flight.remove(delivery) else { return };
         if let Some(partition) = self.groups.partition_mut(held.tenure) {
-            let dead = &self.shared.topics.jobs[partition.role.topic()].names.dead;
             // Elsewhere than among the dead letters it goes on, as suspect as before.
-            let goes_on = matches!(&held.stage, Stage::Writing(writing) if writing.write.topic != *dead);
+            let goes_on = matches!(&held.stage, Stage::Writing(writing) if writing.goes_on);
             if !self.suspects.is_empty() && !goes_on {
                 self.suspects.forget(Mark::of(&held.record));
             }
@@ -95,18 +101,26 @@ impl Consumer {
 
     /// Writes what follows for a delivery, which is done when that is there.
     pub(super) fn write(&mut self, delivery: i64, why: Why, told: Option<Told>) {
+        self.write_with(delivery, why, Vec::new(), told);
+    }
+
+    /// The same together with the jobs that its attempt enqueued.
+    fn write_with(&mut self, delivery: i64, why: Why, follow_ups: Vec<NewJob>, told: Option<Told>) {
+        let now = self.now();
         let Some(held) = self.flight.get(delivery) else { return };
         let Some(partition) = self.groups.partition(held.tenure) else { return };
-        let names = &self.shared.topics.jobs[partition.role.topic()].names;
+        let (topics, topic) = (&self.shared.topics, partition.role.topic());
+        let names = &topics.jobs[topic].names;
         let job = held.content.job().map(|job| &**job);
-        let write = Write::of(why, &held.record, job, held.content.bytes(), names, self.now());
-        match write {
-            Some(write) => {
-                self.flight.write(delivery, Writing { write: Arc::new(write), told, sent: false, failures: 0 });
-                self.send(delivery);
-            }
-            None => self.done(delivery, told),
+        let own = Write::of(why, &held.record, job, held.content.bytes(), names, now);
+        let goes_on = own.as_ref().is_some_and(|own| own.topic != names.dead);
+        let follow_ups = follow_ups.into_iter().map(|job| enqueue::follow_up(job, topics, topic, now));
+        let writes: Vec<Write> = own.into_iter().chain(follow_ups).collect();
+        if writes.is_empty() {
+            return self.done(delivery, told);
         }
+        self.flight.write(delivery, Writing::new(writes, goes_on, told));
+        self.send(delivery);
     }
 
     pub(super) fn send(&mut self, delivery: i64) {
@@ -115,59 +129,112 @@ impl Consumer {
         let Some(held) = self.flight.get_mut(delivery) else { return };
         let Stage::Writing(writing) = &mut held.stage else { return };
         if transactional {
-            writing.sent = true;
+            writing.set_all(Part::Sent);
             if let Some(group) = self.groups.of(held.tenure) {
                 group.batch.writes.push_back(delivery);
             }
             return;
         }
-        match writing.write.send(&self.shared.producer.load(), Box::new(Sent::Settlement(delivery))) {
-            Ok(()) => writing.sent = true,
-            Err(error) if is_full(&error) => self.flight.look_again(delivery, again),
-            Err(error) => self.written(Written { delivery, result: Err(error) }),
+        let producer = self.shared.producer.load();
+        while let Some((part, write)) = writing.next() {
+            match write.send(&producer, Box::new(Sent::Settlement(delivery, part))) {
+                Ok(()) => writing.set(part, Part::Sent),
+                Err(error) if is_full(&error) => return self.flight.look_again(delivery, again),
+                Err(error) => return self.written(Written { delivery, part, result: Err(error) }),
+            }
         }
     }
 
+    /// A record is there, or is not.
     pub(super) fn written(&mut self, written: Written) {
-        let Written { delivery, result } = written;
+        self.heard(written.delivery, Some(written.part), written.result.as_ref().err());
+    }
+
+    /// The same of all that a transaction had of a delivery.
+    pub(super) fn all_written(&mut self, delivery: i64, error: Option<&KafkaError>) {
+        self.heard(delivery, None, error);
+    }
+
+    fn heard(&mut self, delivery: i64, part: Option<usize>, error: Option<&KafkaError>) {
+        if error.is_some_and(is_too_large) && self.bury_follow_up(delivery, part) {
+            return self.send(delivery);
+        }
         let Some(held) = self.flight.get_mut(delivery) else { return };
         let (tenure, offset) = (held.tenure, held.offset);
         let Stage::Writing(writing) = &mut held.stage else { return };
-        writing.sent = false;
-        let topic = writing.write.topic.clone();
-        let Err(error) = result else {
+        let now = if error.is_some() { Part::Here } else { Part::There };
+        match part {
+            Some(part) => writing.set(part, now),
+            None => writing.set_all(now),
+        }
+        if let Some(error) = error {
+            let topic = writing.writes().nth(part.unwrap_or(0)).map(|write| write.topic.clone());
+            self.block(tenure, offset, topic.unwrap_or_default(), error);
+        }
+        self.written_so_far(delivery);
+    }
+
+    /// Puts a dead letter in the place of a follow-up that its topic does not take: of the one that was refused, or where that
+    /// is not known, of the largest. False: there is none.
+    fn bury_follow_up(&mut self, delivery: i64, part: Option<usize>) -> bool {
+        let (now, topics) = (self.now(), &self.shared.topics);
+        let Some(held) = self.flight.get_mut(delivery) else { return false };
+        let Stage::Writing(writing) = &mut held.stage else { return false };
+        let parts = writing.writes().enumerate().filter(|(at, _)| part.is_none_or(|part| part == *at));
+        let letters = parts.filter_map(|(at, write)| Some((at, enqueue::too_large(write, topics, now)?)));
+        let Some((at, letter)) = letters.max_by_key(|(_, letter)| letter.bytes()) else { return false };
+        writing.replace(at, letter);
+        true
+    }
+
+    /// Whether a delivery is done, or must be tried again: when nothing of it is under way.
+    fn written_so_far(&mut self, delivery: i64) {
+        let now = self.now();
+        let Some(held) = self.flight.get_mut(delivery) else { return };
+        let (tenure, offset) = (held.tenure, held.offset);
+        let Stage::Writing(writing) = &mut held.stage else { return };
+        if writing.is_there() {
             let (told, failed) = (writing.told.take(), writing.failures > 0);
             if failed {
-                self.unblock(tenure, offset, &topic);
+                let topics: HashSet<String> = writing.writes().map(|write| write.topic.clone()).collect();
+                self.unblock(tenure, offset, &topics);
             }
-            return self.done(delivery, told);
-        };
-        writing.failures += 1;
-        let wait = Duration::from_millis(100 << writing.failures.min(10)).min(WRITE_AGAIN_MAX);
-        let refused = client::explain(&error, "cannot write", &topic);
-        if self.unwritable.insert(topic.clone()) {
+            self.done(delivery, told);
+        } else if !writing.is_sent() {
+            writing.failures += 1;
+            let wait = Duration::from_millis(100 << writing.failures.min(10)).min(WRITE_AGAIN_MAX);
+            self.shared.mend_producer();
+            self.flight.look_again(delivery, now.plus(wait));
+        }
+    }
+
+    /// A topic cannot be written, and with it not what follows for a delivery: it is held, and with it its partition.
+    fn block(&mut self, tenure: i64, offset: i64, topic: String, error: &KafkaError) {
+        let refused = client::explain(error, "cannot write", &topic);
+        if !self.unwritable.contains(&topic) {
             let hint = refused.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
             tracing::warn!(
                 kafka.topic = topic,
                 "{}{hint}: what is to be written there is held, and tried again",
                 refused.message
             );
+            self.unwritable.insert(topic);
         }
         if let Some(partition) = self.groups.partition_mut(tenure) {
             partition.blocked.insert(offset, refused.message);
             partition.dirty = true;
         }
-        self.shared.mend_producer();
-        self.flight.look_again(delivery, self.now().plus(wait));
     }
 
-    pub(super) fn unblock(&mut self, tenure: i64, offset: i64, topic: &str) {
+    fn unblock(&mut self, tenure: i64, offset: i64, topics: &HashSet<String>) {
         if let Some(partition) = self.groups.partition_mut(tenure) {
             partition.blocked.remove(&offset);
             partition.dirty = true;
         }
-        if self.unwritable.remove(topic) {
-            tracing::info!(kafka.topic = topic, "topic `{topic}` can be written again");
+        for topic in topics {
+            if self.unwritable.remove(topic) {
+                tracing::info!(kafka.topic = topic, "topic `{topic}` can be written again");
+            }
         }
     }
 
@@ -178,7 +245,7 @@ impl Consumer {
             match self.flight.get(delivery).map(|held| &held.stage) {
                 Some(Stage::Timed(Then::Run(_))) => self.run_or_park(delivery),
                 Some(Stage::Timed(Then::Move(_))) => self.write(delivery, Why::Moved, None),
-                Some(Stage::Writing(writing)) if !writing.sent => self.send(delivery),
+                Some(Stage::Writing(writing)) if writing.next().is_some() => self.send(delivery),
                 _ => {}
             }
         }

@@ -9,6 +9,7 @@ use crate::queue::{
     Answer, Delivery, Demand, Enqueued, Filter, Listed, NewJob, OnSettled, Queue, QueueError, Receipt, Release,
     Settlement, Shown, Stats,
 };
+use crate::state::StateStore;
 
 /// The queue, and who watches.
 #[derive(Debug)]
@@ -60,6 +61,10 @@ impl Queue for Watched {
 
     fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'static, Result<Vec<Enqueued>, QueueError>> {
         self.queue.enqueue(jobs)
+    }
+
+    fn state(&self) -> Arc<dyn StateStore> {
+        self.queue.state()
     }
 
     fn stats(&self) -> Answer<'_, Result<Stats, QueueError>> {

@@ -1,0 +1,62 @@
+//! What a delivery comes back with, and what the queue answers.
+
+use serde::{Deserialize, Serialize};
+
+use super::NewJob;
+use crate::clock::UnixMs;
+use crate::generation::Generation;
+use crate::outcome::{Disposition, Failure};
+use crate::state::Changes;
+
+/// All that follows from a delivery.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settlement {
+    /// What the queue does next.
+    pub disposition: Disposition,
+    /// The attempt that came before it; none where there was none (parked, malformed, released unstarted).
+    pub attempt: Option<AttemptRecord>,
+    /// Jobs that the attempt enqueued: added together with all else, or where it is fenced not at all. What
+    /// [`Queue::enqueue`](super::Queue::enqueue) says of ids holds for these.
+    pub follow_ups: Vec<NewJob>,
+    /// What it changes of its handler's state: made together with all else, or in a conflict nothing of all.
+    pub state: Option<Box<Changes>>,
+}
+
+/// What is kept of an attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// Which start it was, from 1.
+    pub number: u32,
+    /// When it started.
+    #[serde(rename = "started_at_ms")]
+    pub started_at: UnixMs,
+    /// How long it ran, in microseconds.
+    pub duration_us: u64,
+    /// The most memory it had, in bytes.
+    pub memory_peak_bytes: u64,
+    /// The generation of the handler that ran it.
+    pub generation: Generation,
+    /// Why it failed; none if it did not.
+    pub failure: Option<Failure>,
+}
+
+/// Whether a settlement was applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It is durable.
+    Settled,
+    /// The right to the job was lost before: nothing was applied, and the job is somebody else's.
+    Fenced,
+    /// Another attempt changed the state that this one relies on: nothing was applied, and the job was released, to be run
+    /// again.
+    Conflicted,
+}
+
+// === impl Settlement ===
+
+impl Settlement {
+    /// Of an attempt, or of none, that enqueued nothing.
+    pub fn new(disposition: Disposition, attempt: Option<AttemptRecord>) -> Settlement {
+        Settlement { disposition, attempt, follow_ups: Vec::new(), state: None }
+    }
+}
