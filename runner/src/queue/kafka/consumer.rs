@@ -113,6 +113,7 @@ impl Consumer {
         if stood >= STANDSTILL {
             self.stood(stood);
         }
+        self.shared.slots.clear();
         self.hear(work);
         self.keep_time();
         self.suspects.keep(self.now());
@@ -133,8 +134,8 @@ impl Consumer {
     }
 
     fn hear(&mut self, work: Work) {
-        self.shared.right.settled(work.settles.iter().map(|settle| settle.receipt.record));
         for settle in work.settles {
+            self.shared.right.settled(settle.receipt.record);
             self.settle(settle);
         }
         for written in work.written {
