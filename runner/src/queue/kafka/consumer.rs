@@ -113,7 +113,6 @@ impl Consumer {
         if stood >= STANDSTILL {
             self.stood(stood);
         }
-        self.shared.slots.clear();
         self.hear(work);
         self.keep_time();
         self.suspects.keep(self.now());

@@ -1,9 +1,7 @@
 //! The slot file: which jobs a runner executes now, written so that it survives the runner's death.
 //!
-//! A slot is written in place without a sync as an execution begins. After its end it is written over by the next one, or cleared by
-//! the consumer's thread at its next turn: nothing else tells later whether what stands there is out of date. So a job that ended
-//! within a turn of its runner's death may be counted as well, which one death alone does not make anything of. What ran alone is
-//! cleared at once.
+//! A slot is written in place without a sync, as an execution begins, and cleared as it ends: nothing else tells later whether
+//! what stands there is out of date.
 
 use std::fs::File;
 use std::io::Write;
@@ -42,10 +40,9 @@ pub(super) struct Slots {
 
 #[derive(Debug, Default)]
 struct Memory {
-    /// Those that execute nothing, each with whether it is cleared: the last one is taken first.
-    free: Vec<(u32, bool)>,
-    /// Whether what each executed last ran alone.
-    alone: Vec<bool>,
+    free: Vec<u32>,
+    /// How many there ever were.
+    slots: u32,
 }
 
 // === impl Mark ===
@@ -88,7 +85,7 @@ impl Slots {
 
     /// This job is executed, until its slot is given back.
     pub(super) fn executing(&self, mark: Mark, alone: bool) -> u32 {
-        let slot = self.lock().take(alone);
+        let slot = self.lock().take();
         let mut bytes = [if alone { ALONE } else { TOGETHER }; SLOT_BYTES];
         bytes[..MARK_BYTES].copy_from_slice(&mark.0);
         self.write(slot, &bytes);
@@ -97,26 +94,8 @@ impl Slots {
 
     /// Its execution has ended: a death after that is not its doing.
     pub(super) fn executed(&self, slot: u32) {
-        let mut memory = self.lock();
-        if !memory.alone[slot as usize] {
-            return memory.free.push((slot, false));
-        }
-        drop(memory);
         self.write(slot, &[0; SLOT_BYTES]);
-        self.lock().free.push((slot, true));
-    }
-
-    /// Clears those whose executions have ended.
-    pub(super) fn clear(&self) {
-        // Nobody takes them meanwhile.
-        let stale: Vec<(u32, bool)> = self.lock().free.extract_if(.., |(_, cleared)| !*cleared).collect();
-        if stale.is_empty() {
-            return;
-        }
-        for (slot, _) in &stale {
-            self.write(*slot, &[0; SLOT_BYTES]);
-        }
-        self.lock().free.extend(stale.into_iter().map(|(slot, _)| (slot, true)));
+        self.lock().free.push(slot);
     }
 
     fn write(&self, slot: u32, bytes: &[u8]) {
@@ -136,17 +115,11 @@ impl Slots {
 // === impl Memory ===
 
 impl Memory {
-    fn take(&mut self, alone: bool) -> u32 {
-        match self.free.pop() {
-            Some((slot, _)) => {
-                self.alone[slot as usize] = alone;
-                slot
-            }
-            None => {
-                self.alone.push(alone);
-                u32::try_from(self.alone.len() - 1).expect("what is executed is bounded far below this")
-            }
-        }
+    fn take(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.slots += 1;
+            self.slots - 1
+        })
     }
 }
 

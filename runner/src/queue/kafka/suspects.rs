@@ -281,7 +281,6 @@ mod tests {
             let slot = runner.slots.executing(ended, false);
             runner.slots.executing(bad, expected == "alone");
             runner.slots.executed(slot);
-            runner.slots.clear();
             if expected == "together" {
                 runner.slots.executing(innocent, false);
             } else {
