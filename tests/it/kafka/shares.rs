@@ -55,8 +55,9 @@ fn shares(fleet: &Fleet) -> [BTreeSet<i32>; 3] {
 /// The ids of all jobs that a runner has begun, in that order.
 fn worked(member: &TestRunner) -> Vec<String> {
     let log = member.log();
-    let begun = log.iter().filter(|line| line["target"] == "guest" && line["message"] == "begun");
-    begun.filter_map(|line| line["job.id"].as_str().map(str::to_owned)).collect()
+    let mut seen = BTreeSet::new();
+    let begun = log.iter().filter(|line| line["target"] == "guest").filter_map(|line| line["job.id"].as_str());
+    begun.filter(|id| seen.insert(*id)).map(str::to_owned).collect()
 }
 
 // === between topics ===
