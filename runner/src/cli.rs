@@ -13,6 +13,7 @@ use crate::queue::{self, Queue, QueueError};
 use crate::telemetry::{self, Format};
 
 mod bench;
+mod build;
 mod check;
 mod config;
 mod dead;
@@ -22,6 +23,7 @@ mod handlers;
 mod invoke;
 mod jobs;
 mod lines;
+mod new;
 mod run;
 mod stats;
 mod terminal;
@@ -61,6 +63,8 @@ enum Command {
     Dead(dead::Dead),
     Stats(stats::Stats),
     Config(config::Show),
+    New(new::New),
+    Build(build::Build),
     Bench(bench::Bench),
 }
 
@@ -130,6 +134,8 @@ impl Cli {
             Command::Dead(dead) => dead.run(&config, out),
             Command::Stats(stats) => stats.run(&config, out),
             Command::Config(show) => show.run(&config, out),
+            Command::New(new) => new.run(out),
+            Command::Build(build) => build.run(&config, out),
             Command::Bench(bench) => bench.run(out),
         }
     }

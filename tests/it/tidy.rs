@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::support::{TestRunner, guests, project};
 
 /// Where the project's own files are.
-const FOLDERS: [&str; 11] = [
+const FOLDERS: [&str; 12] = [
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
@@ -17,6 +17,7 @@ const FOLDERS: [&str; 11] = [
     "docs",
     "examples",
     "guest-sdk",
+    "languages",
     "runner",
     "tests",
 ];
