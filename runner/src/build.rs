@@ -3,11 +3,12 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
+use self::sources::Sources;
 use crate::language::{self, Exports, Project, Tool, WORLD, Work, WorkError};
 use crate::sandbox::{self, LoadError};
 
@@ -25,6 +26,8 @@ pub(crate) struct Built {
     pub(crate) said: String,
     /// How long it took, all in all.
     pub(crate) took: Duration,
+    /// When the sources were looked at first.
+    began_at: SystemTime,
 }
 
 /// Why nothing was built.
@@ -52,13 +55,16 @@ pub(crate) enum BuildError {
     File(#[from] LoadError),
 }
 
+/// When what lies in the project's folder was begun, this file in the scratch folder says by its time.
+const STAMP: &str = "built";
+
 /// Builds the handler in a folder.
 ///
 /// # Errors
 ///
 /// Why there is no component.
 pub(crate) fn build(project: &Project) -> Result<Built, BuildError> {
-    let started = Instant::now();
+    let (started, began_at) = (Instant::now(), SystemTime::now());
     let language = language::of(project).ok_or_else(|| BuildError::NoLanguage(project.folder().to_owned()))?;
     let tools = Work::find(project, &language.tools(project))
         .map_err(|tools| BuildError::Missing { language: language.title(), tools })?;
@@ -66,7 +72,17 @@ pub(crate) fn build(project: &Project) -> Result<Built, BuildError> {
     make_scratch(project)?;
     let made = language.build(&mut work)?;
     let component = component(&made, project)?;
-    Ok(Built { component, language: language.title(), said: work.into_said(), took: started.elapsed() })
+    Ok(Built { component, language: language.title(), said: work.into_said(), took: started.elapsed(), began_at })
+}
+
+/// Whether the component in the project's folder is of the sources that are there now.
+pub(crate) fn is_fresh(project: &Project) -> bool {
+    let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    let component = project.folder().join(format!("{}.wasm", project.name()));
+    match modified(&project.scratch(STAMP)) {
+        Some(stamp) if component.is_file() => Sources::of(project).newest().is_some_and(|newest| newest < stamp),
+        _ => false,
+    }
 }
 
 /// Puts a built handler and its manifest into a folder, as a runner that watches the folder likes it: the manifest first, each
@@ -88,6 +104,11 @@ pub(crate) fn install(built: &Built, project: &Project, folder: &Path) -> Result
     }
     let component = folder.join(format!("{}.wasm", project.name()));
     replace(&component, &built.component)?;
+    if folder.canonicalize().is_ok_and(|folder| folder == project.folder()) {
+        let stamp = project.scratch(STAMP);
+        let stamped = fs::File::create(&stamp).and_then(|file| file.set_modified(built.began_at));
+        stamped.map_err(|error| failed("write", &stamp, error))?;
+    }
     Ok(component)
 }
 

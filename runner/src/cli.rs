@@ -27,6 +27,7 @@ mod new;
 mod run;
 mod stats;
 mod terminal;
+mod test;
 
 use fault::Fault;
 
@@ -65,6 +66,7 @@ enum Command {
     Config(config::Show),
     New(new::New),
     Build(build::Build),
+    Test(test::Test),
     Bench(bench::Bench),
 }
 
@@ -136,6 +138,7 @@ impl Cli {
             Command::Config(show) => show.run(&config, out),
             Command::New(new) => new.run(out),
             Command::Build(build) => build.run(&config, out),
+            Command::Test(test) => test.run(&config, out),
             Command::Bench(bench) => bench.run(out),
         }
     }

@@ -2,8 +2,9 @@
 //! how it becomes a component. What is the same for all is in `build`.
 
 mod go;
-#[expect(dead_code, reason = "for languages that are not here yet")]
+mod javascript;
 mod project;
+mod python;
 mod rust;
 mod template;
 #[expect(dead_code, reason = "for languages that are not here yet")]
@@ -18,7 +19,8 @@ pub(crate) use self::work::{Exports, WORLD, Work, WorkError, read_file, write_fi
 
 /// All of them. A folder that could be of several is of the first: what is more particular stands before what any folder may
 /// have.
-pub(crate) const LANGUAGES: &[&dyn Language] = &[&rust::Rust, &go::Go];
+pub(crate) const LANGUAGES: &[&dyn Language] =
+    &[&rust::Rust, &go::Go, &javascript::TypeScript, &javascript::JavaScript, &python::Python];
 
 /// A language that handlers are written in.
 pub(crate) trait Language: Sync {

@@ -5,6 +5,7 @@
 pub mod app;
 pub(crate) mod bench;
 pub(crate) mod build;
+pub(crate) mod cases;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -86,7 +86,7 @@ fn check_failure(sandhog: &Sandhog, args: &[&str], code: i32, message: &str) {
 #[test]
 fn help_of_every_command() {
     let sandhog = Sandhog::new();
-    let commands: [&[&str]; 24] = [
+    let commands: [&[&str]; 25] = [
         &[],
         &["run"],
         &["enqueue"],
@@ -110,6 +110,7 @@ fn help_of_every_command() {
         &["config"],
         &["new"],
         &["build"],
+        &["test"],
         &["bench"],
     ];
     let mut all = String::new();

@@ -15,8 +15,8 @@ pub(crate) struct Sources {
     folders: Vec<PathBuf>,
 }
 
-/// Folders that hold nothing that somebody wrote.
-const OTHERS: [&str; 6] = ["__pycache__", "node_modules", "target", "venv", "zig-cache", "zig-out"];
+/// Folders that hold nothing that a build takes in: what tools make, and the cases of `sandhog test`.
+const OTHERS: [&str; 7] = ["__pycache__", "jobs", "node_modules", "target", "venv", "zig-cache", "zig-out"];
 
 /// More files than that are no handler's. What is beyond is not watched.
 const FILES_MAX: usize = 10_000;
@@ -34,6 +34,11 @@ impl Sources {
             sources.look_into(&folder, &component);
         }
         sources
+    }
+
+    /// When the newest of them was changed.
+    pub(crate) fn newest(&self) -> Option<SystemTime> {
+        self.files.values().filter_map(|(_, modified)| *modified).max()
     }
 
     /// The folders that they are in.

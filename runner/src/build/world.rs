@@ -52,7 +52,7 @@ mod tests {
         for bits in 0..32_u32 {
             let bit = |at: u32| bits & (1 << at) != 0;
             let exports = Exports { context: bit(0), failure_hook: bit(1) };
-            let imports = Imports { http: bit(2), config: bit(3), state: bit(4) };
+            let imports = Imports { http: bit(2), config: bit(3), state: bit(4), folders: false };
             let folder = tempfile::tempdir().expect("a folder");
             std::fs::create_dir(folder.path().join("deps")).expect("a folder");
             for (name, text) in files(exports, imports) {

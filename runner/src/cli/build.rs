@@ -80,12 +80,7 @@ impl Build {
     }
 
     fn build(&self, project: &Project, config: &Config, out: &mut dyn Write) -> Result<(), Fault> {
-        let built = build::build(project).map_err(fault)?;
-        if !built.said.is_empty() {
-            note(format_args!("{}", plain_lines(&built.said)));
-        }
-        let folder = self.into.as_deref().unwrap_or(&self.folder);
-        let component = build::install(&built, project, folder).map_err(fault)?;
+        let (built, component) = build_into(project, self.into.as_deref().unwrap_or(&self.folder))?;
         if self.watch && !self.json {
             let (path, took, size) = (shown(&component), took(built.took), size(built.component.len() as u64));
             writeln!(out, "{path}: built in {took}, {size}")?;
@@ -104,6 +99,16 @@ impl Build {
         }
         if checked.reasons.is_empty() { Ok(()) } else { Err(Fault::Said) }
     }
+}
+
+/// Builds and installs; what tools say goes to stderr. Answers where the component is.
+pub(super) fn build_into(project: &Project, folder: &Path) -> Result<(Built, PathBuf), Fault> {
+    let built = build::build(project).map_err(fault)?;
+    if !built.said.is_empty() {
+        note(format_args!("{}", plain_lines(&built.said)));
+    }
+    let component = build::install(&built, project, folder).map_err(fault)?;
+    Ok((built, component))
 }
 
 fn as_json(

@@ -28,6 +28,8 @@ pub(crate) struct Imports {
     pub(crate) config: bool,
     /// `wasi:keyvalue`.
     pub(crate) state: bool,
+    /// `wasi:filesystem`. Only where a language does not import it of itself.
+    pub(crate) folders: bool,
 }
 
 /// The scratch folder in a project's folder. What is in it can be deleted at any time.
@@ -150,6 +152,7 @@ impl Imports {
             http: grant("http").is_some_and(is_any),
             config: grant("config").is_some(),
             state: grant("state").and_then(toml::Value::as_bool).unwrap_or(false),
+            folders: grant("read").or(grant("write")).is_some(),
         }
     }
 }
@@ -160,9 +163,14 @@ mod tests {
 
     #[test]
     fn imports_are_what_the_manifest_grants() {
-        let all = Imports { http: true, config: true, state: true };
+        let all = Imports { http: true, config: true, state: true, folders: true };
         let text = "grants.state = true\n[grants.config]\na = 'b'\n[grants]\n";
-        assert_eq!(Imports::granted_by("[grants]\nhttp = ['https://a.b']\nconfig = { a = 'b' }\nstate = true"), all);
+        assert_eq!(
+            Imports::granted_by(
+                "[grants]\nhttp = ['https://a.b']\nconfig = { a = 'b' }\nstate = true\nwrite.'/o' = 'o'"
+            ),
+            all
+        );
         assert_eq!(Imports::granted_by("grants.http = []\ngrants.state = false"), Imports::default());
         assert_eq!(Imports::granted_by(text), Imports::default(), "what is no TOML grants nothing");
     }

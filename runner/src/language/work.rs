@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Found, Project, Tool};
+use super::{Found, Imports, Project, Tool};
 use crate::build::world;
 
 /// The world that a project's handler is built for, in the folder that [`Work::wit`] writes.
@@ -163,8 +163,24 @@ impl<'a> Work<'a> {
     ///
     /// It cannot be written.
     pub(crate) fn wit(&self) -> Result<PathBuf, WorkError> {
+        self.wit_for(self.project.imports())
+    }
+
+    /// The same for other imports than those that the manifest grants.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub(crate) fn wit_for(&self, imports: Imports) -> Result<PathBuf, WorkError> {
         let folder = self.scratch("wit")?;
-        for (name, text) in world::files(self.exports, self.project.imports()) {
+        // What another manifest granted once.
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(WorkError::File { what: "remove", path: folder, error });
+            }
+            _ => {}
+        }
+        for (name, text) in world::files(self.exports, imports) {
             write_file(&folder.join(name), text.as_bytes())?;
         }
         Ok(folder)
@@ -192,7 +208,7 @@ fn make_folder(folder: &Path) -> Result<(), WorkError> {
 }
 
 /// Runs a command; answers its two outputs.
-fn output(command: &mut Command) -> Result<(Vec<u8>, String), WorkError> {
+pub(super) fn output(command: &mut Command) -> Result<(Vec<u8>, String), WorkError> {
     let output = command.output();
     let output = output
         .map_err(|error| WorkError::Run { program: command.get_program().to_string_lossy().into_owned(), error })?;
