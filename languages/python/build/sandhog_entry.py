@@ -10,7 +10,17 @@ import sandhog
 
 # The sandbox has no modules but those that are loaded while the component is made. What is imported later must be loaded
 # now: by the handler's own functions, and by the standard library behind people's backs.
-LATER = {"datetime": ["_strptime"]}
+LATER = {
+    "argparse": ["copy", "shutil", "textwrap"],
+    "collections": ["copy", "heapq"],
+    "datetime": ["_strptime"],
+    "email.message": ["email.generator", "email.policy"],
+    "fractions": ["decimal"],
+    "random": ["statistics"],
+    "urllib.parse": ["unicodedata"],
+    "uuid": ["hashlib", "random"],
+    "zipfile": ["zlib"],
+}
 ENCODINGS = ["ascii", "cp1252", "latin_1", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_8_sig"]
 
 

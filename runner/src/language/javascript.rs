@@ -1,4 +1,4 @@
-//! JavaScript and TypeScript: esbuild makes one module of the handler, and componentize-qjs a component of that, with QuickJS in
+//! JavaScript and TypeScript: esbuild makes one module of the handler, and componentize-qjs a component of that, with `QuickJS` in
 //! it.
 
 use std::ffi::{OsStr, OsString};
@@ -56,7 +56,7 @@ const TOOLS: [Tool; 2] = [
 /// Where a handler is looked for, if `package.json` does not say.
 const SOURCES: [&str; 6] = ["handler.ts", "src/handler.ts", "handler.js", "src/handler.js", "handler.mjs", "index.js"];
 
-/// QuickJS waits for no promise in a call from outside. So functions that are async become generators, and the SDK brings promises that it
+/// `QuickJS` waits for no promise in a call from outside. So functions that are async become generators, and the SDK brings promises that it
 /// works off itself.
 const BUNDLE: [&str; 12] = [
     "--bundle",
@@ -299,12 +299,15 @@ fn write_wit(work: &Work<'_>) -> Result<PathBuf, WorkError> {
     Ok(folder)
 }
 
-/// Gives imports their real names: `wasi:` for `w4si:`, which is as long.
+/// Gives imports their real names: `wasi:` for `w4si:`, which is as long. They stand in imports, and where components inside are given
+/// what they import; what core modules call them among themselves is their own.
 fn with_real_names(mut component: Vec<u8>) -> Vec<u8> {
     let sections: Vec<_> = Parser::new(0)
         .parse_all(&component)
         .filter_map(|payload| match payload {
             Ok(Payload::ComponentImportSection(imports)) => Some(imports.range()),
+            Ok(Payload::ComponentInstanceSection(instances)) => Some(instances.range()),
+            Ok(Payload::ComponentTypeSection(types)) => Some(types.range()),
             _ => None,
         })
         .collect();
@@ -356,9 +359,12 @@ mod tests {
             (import "w4si:io/error@0.2.11" (instance))
             (import "sandhog:jobs/log@1.0.0" (instance))
             (core module (memory 1) (data (i32.const 0) "w4si:"))
-            (import "w4si:io/poll@0.2.11" (instance)))"#;
+            (import "w4si:io/poll@0.2.11" (instance $poll))
+            (component $inside (import "w4si:io/poll@0.2.11" (instance)))
+            (instance (instantiate $inside (with "w4si:io/poll@0.2.11" (instance $poll)))))"#;
         let component = with_real_names(wat::parse_str(text).expect("the text is right"));
         let count = |name: &[u8]| component.windows(name.len()).filter(|found| *found == name).count();
-        assert_eq!((count(b"wasi:io/error@0.2.11"), count(b"wasi:io/poll@0.2.11"), count(b"w4si:")), (1, 1, 1));
+        assert_eq!((count(b"wasi:io/error@0.2.11"), count(b"wasi:io/poll@0.2.11"), count(b"w4si:")), (1, 3, 1));
+        assert!(wasmparser::Validator::new().validate_all(&component).is_ok(), "they fit each other");
     }
 }

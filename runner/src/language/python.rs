@@ -1,4 +1,4 @@
-//! Python: componentize-py puts the handler and CPython into a component, as they are once all modules are loaded.
+//! Python: componentize-py puts the handler and `CPython` into a component, as they are once all modules are loaded.
 
 use std::path::{Path, PathBuf};
 
