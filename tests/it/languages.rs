@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::support::{Server, project};
 
+mod commands;
 mod conformance;
 
 /// The languages, as the command line calls them, and as people do.
