@@ -8,7 +8,7 @@ mod project;
 mod python;
 mod rust;
 mod template;
-#[expect(dead_code, reason = "for languages that are not here yet")]
+#[expect(dead_code, reason = "for Zig, which may be a module of Python")]
 mod tool;
 mod work;
 mod zig;
