@@ -1,6 +1,7 @@
 //! The languages that handlers are written in: how each is recognised, what it needs, what `sandhog new` writes for it, and
 //! how it becomes a component. What is the same for all is in `build`.
 
+mod go;
 mod javascript;
 mod project;
 mod python;
@@ -19,7 +20,7 @@ pub(crate) use self::work::{Exports, WORLD, Work, WorkError, read_file, write_fi
 /// All of them. A folder that could be of several is of the first: what is more particular stands before what any folder may
 /// have.
 pub(crate) const LANGUAGES: &[&dyn Language] =
-    &[&rust::Rust, &javascript::TypeScript, &javascript::JavaScript, &python::Python];
+    &[&rust::Rust, &go::Go, &javascript::TypeScript, &javascript::JavaScript, &python::Python];
 
 /// A language that handlers are written in.
 pub(crate) trait Language: Sync {

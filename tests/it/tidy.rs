@@ -400,7 +400,8 @@ impl Source {
     }
 
     fn is_generated(&self) -> bool {
-        let generated = ["bindings.rs", "bindings_full.rs", "state/bindings.rs"];
+        let generated =
+            ["bindings.rs", "bindings_full.rs", "config/bindings.rs", "http/bindings.rs", "state/bindings.rs"];
         generated.iter().any(|name| self.path == format!("guest-sdk/src/{name}"))
     }
 

@@ -216,7 +216,8 @@ pub(super) fn output(command: &mut Command) -> Result<(Vec<u8>, String), WorkErr
     if output.status.success() {
         return Ok((output.stdout, stderr.into_owned()));
     }
-    let said = format!("{}{stderr}", String::from_utf8_lossy(&output.stdout));
+    // What goes to stdout is data, but for tools that complain there.
+    let said = if stderr.trim().is_empty() { String::from_utf8_lossy(&output.stdout) } else { stderr };
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
     let (command, status) = (words.join(" "), output.status.to_string());
