@@ -67,6 +67,7 @@ fn kafka_options(config: &Config, brokers: &str) -> Result<kafka::Options, Queue
         topics: kafka.topics.clone(),
         group: kafka.consumer_group.clone(),
         group_protocol: kafka.group_protocol,
+        reports: config.reports.clone(),
         present_only: false,
         auto_create: kafka.auto_create,
         partitions: kafka.partitions,
@@ -99,6 +100,7 @@ fn with_files(properties: &Properties) -> Result<Properties, QueueError> {
             }
         };
         values.insert(name, value);
+        reports: config.reports.clone(),
     }
     Ok(Properties(values))
 }
