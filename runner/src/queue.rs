@@ -24,7 +24,7 @@ mod shown;
 pub mod sqlite;
 mod told;
 
-pub use open::{open, open_present};
+pub use open::{open, open_present, open_state};
 pub use settlement::{AttemptRecord, Settled, Settlement};
 pub use shown::{JobSource, Listed, Shown};
 

@@ -13,6 +13,21 @@ pub use draft::{Draft, Refused};
 pub trait StateStore: std::fmt::Debug + Send + Sync {
     /// What `handler` has, as it is with the first question. It never changes, and holds up nobody who writes.
     fn snapshot(&self, handler: &str) -> Box<dyn Snapshot>;
+
+    /// Which handlers have something, and how much, by name. It blocks.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
+    fn kept(&self) -> Result<Vec<(String, Size)>, QueueError>;
+
+    /// Deletes what a handler has; answers how much that was. An attempt that runs meanwhile relies on what it read before: if
+    /// it counted, it runs again. It blocks.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    fn forget(&self, handler: &str) -> Result<Size, QueueError>;
 }
 
 /// What a handler had at one moment.
@@ -77,6 +92,14 @@ pub struct Changes {
 impl StateStore for Nowhere {
     fn snapshot(&self, _: &str) -> Box<dyn Snapshot> {
         Box::new(Nowhere)
+    }
+
+    fn kept(&self) -> Result<Vec<(String, Size)>, QueueError> {
+        Ok(Vec::new())
+    }
+
+    fn forget(&self, _: &str) -> Result<Size, QueueError> {
+        Ok(Size::default())
     }
 }
 

@@ -197,6 +197,14 @@ mod tests {
         fn snapshot(&self, _: &str) -> Box<dyn Snapshot> {
             Box::new(self.clone())
         }
+
+        fn kept(&self) -> Result<Vec<(String, Size)>, QueueError> {
+            unreachable!("an attempt asks for no lists")
+        }
+
+        fn forget(&self, _: &str) -> Result<Size, QueueError> {
+            unreachable!("an attempt forgets nothing")
+        }
     }
 
     impl Snapshot for Still {
