@@ -24,6 +24,7 @@
 //! - [`Error`] is a failed attempt. `?` makes one of any error. What follows is up to the handler's retry policy.
 //! - [`trace!`], [`debug!`], [`info!`], [`warn!`] and [`error!`](macro@error) write to the job's log.
 //! - [`queue`] enqueues follow-up jobs, [`state`] keeps something from one job to the next: both by a grant in the manifest.
+//! - [`http`] sends requests, [`config`] reads what the manifest gives: by a grant, too.
 //! - [`Handler`] is for handlers whose jobs share something, or that are told of their failures.
 //!
 //! A panic ends the attempt as a trap, after a line in the log that says where and why.
@@ -55,8 +56,10 @@ pub mod bindings;
 #[doc(hidden)]
 #[expect(unsafe_code, unreachable_pub, reason = "made by wit-bindgen: strings and lists cross the border as pointers")]
 pub mod bindings_full;
+pub mod config;
 mod context;
 mod error;
+pub mod http;
 mod job;
 pub mod log;
 mod outcome;
@@ -76,8 +79,8 @@ pub mod prelude {
     pub use std::time::Duration;
 
     pub use crate::queue::{self, FollowUp};
-    pub use crate::state;
     pub use crate::{Error, Failure, Handler, Job, Outcome, Retry, bail, debug, error, info, trace, warn};
+    pub use crate::{config, http, state};
 }
 
 /// Makes a function the handler of this crate: `sandhog_guest::handler!(handle);`, once.

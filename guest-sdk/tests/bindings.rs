@@ -1,5 +1,6 @@
-//! The bindings in `src/bindings.rs` and `src/bindings_full.rs` are made from `wit/`, and those in `src/state/bindings.rs` from the
-//! runner's copy of `wasi:keyvalue`, beforehand, so that no handler has to build a generator.
+//! The bindings in `src/bindings.rs` and `src/bindings_full.rs` are made from `wit/`, those in `src/state/bindings.rs` from the
+//! runner's copy of `wasi:keyvalue`, and those of `http` and `config` from this crate's `wit/`, beforehand, so that no handler has to
+//! build a generator.
 //!
 //! After a change of the contract: `SANDHOG_BLESS=1 cargo test --release --workspace --test bindings`.
 
@@ -22,6 +23,13 @@ fn bindings_are_those_of_the_contract() {
 #[test]
 fn bindings_of_state_are_those_of_the_runner() {
     check("state/bindings", "../runner/wit/keyvalue", "imports", None);
+}
+
+#[test]
+fn bindings_of_what_manifests_grant_are_those_of_their_wit() {
+    for name in ["config", "http"] {
+        check(&format!("{name}/bindings"), &format!("wit/{name}"), "imports", None);
+    }
 }
 
 /// `module` is what the bindings of a handler's exports are in.

@@ -13,6 +13,7 @@ use crate::queue::{self, Queue, QueueError};
 use crate::telemetry::{self, Format};
 
 mod bench;
+mod build;
 mod check;
 mod config;
 mod dead;
@@ -22,9 +23,11 @@ mod handlers;
 mod invoke;
 mod jobs;
 mod lines;
+mod new;
 mod run;
 mod stats;
 mod terminal;
+mod test;
 
 use fault::Fault;
 
@@ -61,6 +64,9 @@ enum Command {
     Dead(dead::Dead),
     Stats(stats::Stats),
     Config(config::Show),
+    New(new::New),
+    Build(build::Build),
+    Test(test::Test),
     Bench(bench::Bench),
 }
 
@@ -130,6 +136,9 @@ impl Cli {
             Command::Dead(dead) => dead.run(&config, out),
             Command::Stats(stats) => stats.run(&config, out),
             Command::Config(show) => show.run(&config, out),
+            Command::New(new) => new.run(out),
+            Command::Build(build) => build.run(&config, out),
+            Command::Test(test) => test.run(&config, out),
             Command::Bench(bench) => bench.run(out),
         }
     }

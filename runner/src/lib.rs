@@ -4,6 +4,8 @@
 
 pub mod app;
 pub(crate) mod bench;
+pub(crate) mod build;
+pub(crate) mod cases;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -16,6 +18,7 @@ pub mod generation;
 pub mod grants;
 pub mod handler;
 pub mod job;
+pub(crate) mod language;
 pub mod limits;
 pub mod manifest;
 pub mod outcome;

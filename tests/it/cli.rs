@@ -86,7 +86,7 @@ fn check_failure(sandhog: &Sandhog, args: &[&str], code: i32, message: &str) {
 #[test]
 fn help_of_every_command() {
     let sandhog = Sandhog::new();
-    let commands: [&[&str]; 22] = [
+    let commands: [&[&str]; 25] = [
         &[],
         &["run"],
         &["enqueue"],
@@ -108,6 +108,9 @@ fn help_of_every_command() {
         &["dead", "delete"],
         &["stats"],
         &["config"],
+        &["new"],
+        &["build"],
+        &["test"],
         &["bench"],
     ];
     let mut all = String::new();

@@ -9,6 +9,8 @@ mod support;
 
 // The benchmark: what it prints, not how fast anything is.
 mod bench;
+// Handlers that were built a while ago.
+mod built;
 // A new generation that only fails.
 mod brake;
 // How jobs fail, are buried, and what people do about them.
@@ -37,6 +39,8 @@ mod fuzz;
 mod hostile;
 // Bytes that are no jobs.
 mod inputs;
+// Every language that handlers are written in.
+mod languages;
 // What every queue must hold.
 mod queue_contract;
 // Dead letters, and the jobs that tell of them.

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::support::{TestRunner, guests, project};
 
 /// Where the project's own files are.
-const FOLDERS: [&str; 11] = [
+const FOLDERS: [&str; 12] = [
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
@@ -17,6 +17,7 @@ const FOLDERS: [&str; 11] = [
     "docs",
     "examples",
     "guest-sdk",
+    "languages",
     "runner",
     "tests",
 ];
@@ -400,7 +401,8 @@ impl Source {
     }
 
     fn is_generated(&self) -> bool {
-        let generated = ["bindings.rs", "bindings_full.rs", "state/bindings.rs"];
+        let generated =
+            ["bindings.rs", "bindings_full.rs", "config/bindings.rs", "http/bindings.rs", "state/bindings.rs"];
         generated.iter().any(|name| self.path == format!("guest-sdk/src/{name}"))
     }
 

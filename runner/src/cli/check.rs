@@ -32,11 +32,11 @@ pub(super) struct Check {
 }
 
 /// What is known of a handler, and why it would not load: no reasons if it would.
-struct Checked {
+pub(super) struct Checked {
     generation: Option<Generation>,
-    facts: Facts,
+    pub(super) facts: Facts,
     manifest: Option<Manifest>,
-    reasons: Vec<String>,
+    pub(super) reasons: Vec<String>,
 }
 
 // === impl Check ===
@@ -76,7 +76,8 @@ impl Check {
     }
 }
 
-fn check(handler: HandlerFile, sandbox: &Sandbox, config: &Config) -> Checked {
+/// Looks at a handler as the runner does when it loads it.
+pub(super) fn check(handler: HandlerFile, sandbox: &Sandbox, config: &Config) -> Checked {
     let generation = Generation::of(&handler.component, handler.manifest_text.as_ref().map(String::as_bytes));
     let (manifest, mut reasons) = match handler.manifest {
         Ok(manifest) => (Some(manifest), Vec::new()),
@@ -95,7 +96,8 @@ fn check(handler: HandlerFile, sandbox: &Sandbox, config: &Config) -> Checked {
 // === impl Checked ===
 
 impl Checked {
-    fn as_pairs(&self) -> Vec<(&'static str, String)> {
+    /// What is known of it, for people.
+    pub(super) fn as_pairs(&self) -> Vec<(&'static str, String)> {
         let facts = &self.facts;
         let mut pairs: Vec<(&str, String)> = self.reasons.iter().map(|reason| ("  why not", plain(reason))).collect();
         let mut add = |name, value: Option<String>| pairs.extend(value.map(|value| (name, plain_lines(&value))));
@@ -138,7 +140,8 @@ impl Checked {
         pairs
     }
 
-    fn as_json(&self, name: &str) -> Result<Value, Fault> {
+    /// The same as an object.
+    pub(super) fn as_json(&self, name: &str) -> Result<Value, Fault> {
         let mut facts = serde_json::to_value(&self.facts).context("cannot write facts as JSON")?;
         if let Value::Object(facts) = &mut facts {
             facts.remove("compile_time");

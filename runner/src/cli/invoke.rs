@@ -127,21 +127,7 @@ impl Invoke {
 
     fn job(&self, manifest: &Manifest, config: &Config) -> Result<Job, Fault> {
         let body = read_body(&self.body, config.body_bytes_max)?;
-        let bytes_max = config.body_bytes_max;
-        let parsed = match &self.job_type {
-            Some(job_type) => job::parse_of_type(&body, bytes_max, job_type).or_else(|malformed| match malformed {
-                // As on a topic of text, whose jobs have their type from elsewhere.
-                Malformed::NotJson(_) | Malformed::NotAnObject => {
-                    let text = std::str::from_utf8(&body).expect("what is not UTF-8 has another fault");
-                    Ok((text, Head { job_type: job_type.clone(), job_id: None }))
-                }
-                malformed => Err(malformed),
-            }),
-            None => job::parse(&body, bytes_max).or_else(|malformed| match malformed {
-                Malformed::NoType => job::parse_of_type(&body, bytes_max, self.default_type(manifest)),
-                malformed => Err(malformed),
-            }),
-        };
+        let parsed = parse(&body, self.job_type.as_deref(), default_type(manifest, &self.handler), config);
         let (text, head) = parsed.map_err(|malformed| Fault::failed(format!("the body is no job: {malformed}")))?;
         Ok(Job {
             id: head.job_id.unwrap_or_else(|| Uuid::now_v7().to_string()),
@@ -152,11 +138,36 @@ impl Invoke {
             ..Job::default()
         })
     }
+}
 
-    fn default_type<'a>(&'a self, manifest: &'a Manifest) -> &'a str {
-        let named = manifest.job_types.iter().map(String::as_str).find(|job_type| *job_type != OTHERS);
-        named.or_else(|| self.handler.file_stem()?.to_str()).unwrap_or("job")
+/// Reads the body of a job without a queue: its type is the one that is given, or its own, or the handler's.
+pub(super) fn parse<'a>(
+    body: &'a [u8],
+    job_type: Option<&str>,
+    default_type: &str,
+    config: &Config,
+) -> Result<(&'a str, Head), Malformed> {
+    let bytes_max = config.body_bytes_max;
+    match job_type {
+        Some(job_type) => job::parse_of_type(body, bytes_max, job_type).or_else(|malformed| match malformed {
+            // As on a topic of text, whose jobs have their type from elsewhere.
+            Malformed::NotJson(_) | Malformed::NotAnObject => {
+                let text = std::str::from_utf8(body).expect("what is not UTF-8 has another fault");
+                Ok((text, Head { job_type: job_type.to_owned(), job_id: None }))
+            }
+            malformed => Err(malformed),
+        }),
+        None => job::parse(body, bytes_max).or_else(|malformed| match malformed {
+            Malformed::NoType => job::parse_of_type(body, bytes_max, default_type),
+            malformed => Err(malformed),
+        }),
     }
+}
+
+/// The type of a job that has none: the first that the handler serves by name, else the handler's own.
+pub(super) fn default_type<'a>(manifest: &'a Manifest, handler: &'a Path) -> &'a str {
+    let named = manifest.job_types.iter().map(String::as_str).find(|job_type| *job_type != OTHERS);
+    named.or_else(|| handler.file_stem()?.to_str()).unwrap_or("job")
 }
 
 /// The outcome's name, and what goes with it.

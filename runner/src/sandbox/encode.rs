@@ -8,10 +8,35 @@ use wit_component::{ComponentEncoder, metadata};
 use wit_parser::{PackageId, Resolve};
 
 use super::file::{self, Names};
+use super::load::FileKind;
 use super::refusal::LoadError;
 
 /// The most packages that a component's type may be made of. The contract and all of WASI are some ten.
 const PACKAGES_MAX: usize = 1_000;
+
+/// What a core module exports that carries no type; none for what needs none.
+///
+/// # Errors
+///
+/// It is no WebAssembly, or not valid.
+pub(crate) fn exports_without_type(file: &[u8]) -> Result<Option<Vec<String>>, LoadError> {
+    let kind = file::kind(file)?;
+    file::validate(file)?;
+    let names = file::names(file)?;
+    Ok((kind == FileKind::CoreModule && !names.carries_type).then_some(names.exports))
+}
+
+/// The component that a file is, or that is made of the core module that it is.
+///
+/// # Errors
+///
+/// It is neither, or not valid.
+pub(crate) fn component_of(file: &[u8]) -> Result<Vec<u8>, LoadError> {
+    match file::kind(file)? {
+        FileKind::Component => Ok(file.to_vec()),
+        FileKind::CoreModule => component(file, &file::names(file)?),
+    }
+}
 
 /// The component. `names` are the module's.
 pub(super) fn component(module: &[u8], names: &Names) -> Result<Vec<u8>, LoadError> {

@@ -176,13 +176,14 @@ impl LoadError {
 }
 
 fn component_hint(language: Option<&str>) -> String {
-    match language {
-        Some("Rust") => "build it with `cargo build --release --target wasm32-wasip2`".to_owned(),
+    let other = match language {
+        Some("Rust") => "or `cargo build --release --target wasm32-wasip2`",
         Some(language) if language.starts_with('C') => {
-            "link it with the object file of the world's type that `wit-bindgen c` makes".to_owned()
+            "or link it with the object file of the world's type that `wit-bindgen c` makes"
         }
-        _ => format!("embed the world first: `wasm-tools component embed --world job-handler wit {}`", "FILE"),
-    }
+        _ => "or embed the world: `wasm-tools component embed --world job-handler wit FILE`",
+    };
+    format!("build it by `sandhog build` in the folder of its source, {other}")
 }
 
 fn made_with(language: Option<&str>) -> String {

@@ -1,0 +1,3 @@
+
+import wit_world.imports.wasi_keyvalue_store_0_2_0_draft as state
+from wit_world.imports.wasi_keyvalue_atomics_0_2_0_draft import increment
