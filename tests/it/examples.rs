@@ -89,6 +89,20 @@ fn hostile_ends_as_its_job_type_says() {
 }
 
 #[test]
+fn report_failure_says_what_became_of_another_s_job() {
+    let mut runner = TestRunner::new().handler("obey", "obedient").config("failures.job_type = 'report-failure'");
+    runner.put("report-failure.wasm", &std::fs::read(handlers().join("report-failure.wasm")).unwrap());
+    runner = runner.start();
+    let job = runner.ended(&runner.enqueueing("obey", r#"{"do":"err"}"#).named("a").id());
+    let report = runner.ended(&format!("{}/report/1", job.id));
+    assert_eq!(report.result, Some(json!("a (obey) is dead: error: boom, after 1 starts")));
+    let malformed = runner.enqueue_lines("[]", &["--bury-bad"]).remove(0).id;
+    let report = runner.ended(&format!("{malformed}/report/1"));
+    let line = format!("{malformed} (no job) is dead: malformed: not a JSON object, after 0 starts");
+    assert_eq!((report.result, runner.says(&line)), (Some(json!(line)), 1));
+}
+
+#[test]
 fn counter_counts_from_job_to_job_and_says_at_the_end_how_many_they_were() {
     let mut runner = TestRunner::new();
     for file in ["counter.toml", "counter.wasm"] {

@@ -37,6 +37,19 @@ fn counter_goes_on_from_job_to_job_and_from_runner_to_runner() {
 }
 
 #[test]
+fn what_a_handler_keeps_is_listed_and_forgotten_by_hand() {
+    let runner = runner("").start();
+    ask(&runner, "count a");
+    ask(&runner, "count b");
+    let listed = String::from_utf8(runner.stdout(&["handlers", "forget", "--json"])).unwrap();
+    assert_eq!(listed, "{\"bytes\":4,\"handler\":\"keep\",\"keys\":2}\n");
+    runner.stdout(&["handlers", "forget", "keep"]);
+    assert_eq!(runner.stdout(&["handlers", "forget", "--json"]), b"");
+    assert!(!runner.sandhog(&["handlers", "forget", "keep"]).status.success(), "there is nothing any more");
+    assert_eq!(ask(&runner, "count a").result, Some(json!(1)));
+}
+
+#[test]
 fn only_what_completes_or_asks_for_a_retry_leaves_something() {
     let mut runner = runner("").start();
     for (command, kind) in [("err a", "error"), ("trap a", "trap"), ("reject a", "rejected")] {
