@@ -9,7 +9,6 @@ mod rust;
 mod template;
 #[expect(dead_code, reason = "for languages that are not here yet")]
 mod tool;
-#[expect(dead_code, reason = "for languages that are not here yet")]
 mod work;
 
 pub(crate) use self::project::{Imports, Project};
