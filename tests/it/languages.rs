@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::support::{Server, project};
 
+mod abi;
 mod commands;
 mod conformance;
 
