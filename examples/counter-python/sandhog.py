@@ -22,6 +22,9 @@ try:
 except ImportError:
     _host = None
 
+_serving = False
+"""Whether the component is made. Until then the modules are run, once for all instances, and there is no job to log for."""
+
 __all__ = ["Delay", "Error", "Failure", "Handler", "Job", "Json", "Outcome", "Response"]
 __all__ += ["complete", "config", "enqueue", "http", "log", "reject", "retry", "state", "testing"]
 
@@ -187,11 +190,11 @@ def _line(message: object, args: tuple[object, ...]) -> str:
 
 
 def _write(level: str, line: str) -> None:
-    if _host:
+    if _serving:
         _host.log(_host.Level[level.upper()], line)
-    else:
-        print(f"{level}: {line}", file=sys.stderr)
-        testing.log.append((level, line))
+        return
+    print(f"{level}: {line}", file=sys.stderr)
+    testing.log.append((level, line))
 
 
 def _bridge_logging() -> None:
@@ -536,9 +539,12 @@ testing = _Testing()
 
 def serve(module: Any, sources: Iterable[str] = ()) -> tuple[type, type, type]:
     """What the component exports, made of what the handler's module has. `sandhog build` writes a file that calls it."""
+    global _serving
     acts = _acts(module)
     _remember_sources(sources)
     _bridge_logging()
+    testing.reset()
+    _serving = True
 
     class Exports:
         def handle_job(self, job: Any) -> Any:

@@ -8,6 +8,9 @@
 /** What the sandbox gives: put there by the entry that `sandhog build` writes. Not there in Node. */
 const host = globalThis.__sandhog;
 
+/** Whether the component is made. Until then the modules are run, once for all instances. */
+let isServing = false;
+
 // === the job ===
 
 export class Job {
@@ -87,8 +90,9 @@ export const log = {};
 for (const level of LEVELS) log[level] = (...values) => write(level, values.map(show).join(" "));
 
 function write(level, line) {
-  if (host) host.log(level, line);
-  else testing.log.push([level, line]);
+  if (!host) testing.log.push([level, line]);
+  // There is no log while the component is made, and no job.
+  else if (isServing) host.log(level, line);
 }
 
 function show(value) {
@@ -120,11 +124,14 @@ function message(error) {
   return error.cause === undefined ? named : `${named}: ${message(error.cause)}`;
 }
 
+/** The frames of `awaited` and what calls it, at the end of a stack. */
+const OURS = /(?:(?:\n    at (?:next|fulfilled|reaction|settled) .*)+|\n    at <anonymous> .*)\n    at awaited .*\n    at .*\n    at answered .*\n    at .*$/;
+
 /** The same with its stack. */
 function described(error) {
   const stack = error instanceof Error && error.stack ? error.stack.trimEnd() : "";
-  // Node's begins with the message, QuickJS's does not.
-  return stack.startsWith("    at") ? `${message(error)}\n${stack}` : stack || message(error);
+  // Node's begins with the message, QuickJS's does not, and ends with how the handler came to be called.
+  return stack.startsWith("    at") ? `${message(error)}\n${stack.replace(OURS, "")}` : stack || message(error);
 }
 
 // === follow-up jobs ===
@@ -709,6 +716,8 @@ if (host) {
 /** What the component exports, made of what the handler's module does. `sandhog build` writes a file that calls it. */
 export function serve(module) {
   if (typeof module.handle !== "function") throw new Error("the handler exports no function `handle`");
+  isServing = true;
+  seed = undefined;
   return {
     handler: { handleJob: (job) => answered(() => outcomeOf(awaited(() => module.handle(new Job(job))))) },
     context: {
