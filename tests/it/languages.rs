@@ -13,7 +13,6 @@ use serde_json::Value;
 
 use crate::support::{Server, project};
 
-mod abi;
 mod commands;
 mod conformance;
 

@@ -1,12 +1,13 @@
 //! The SDKs of Go, C and Zig are written by hand against the contract as the canonical ABI has it. What that is stands in
-//! `tests/snapshots/abi.txt`: where the contract changes, it does, and those who change it are told what to change with it.
+//! `abi.txt`: where the contract changes, it does, and those who change it are told what to change with it.
 
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 use wit_parser::abi::AbiVariant;
 use wit_parser::{Resolve, SizeAlign, Type, TypeDefKind, TypeId, WorldItem};
 
-use crate::support::project;
+const TEXT: &str = "a text can be written to";
 
 #[test]
 fn sdks_that_are_written_by_hand_are_those_of_the_contract() {
@@ -14,9 +15,9 @@ fn sdks_that_are_written_by_hand_are_those_of_the_contract() {
     for (folder, world) in [("wit", "job-handler-full"), ("runner/wit/keyvalue", "imports")] {
         describe(folder, world, &mut found);
     }
-    let path = project("tests/snapshots/abi.txt");
+    let path = project("guest-sdk/tests/abi.txt");
     if std::env::var_os("SANDHOG_BLESS").is_some() {
-        return std::fs::write(path, found).unwrap();
+        return std::fs::write(path, found).expect("the source folder can be written");
     }
     let known = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
@@ -28,8 +29,8 @@ fn sdks_that_are_written_by_hand_are_those_of_the_contract() {
 /// A line for each function, and for each type that has parts: where in memory they are.
 fn describe(folder: &str, world: &str, into: &mut String) {
     let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_path(project(folder)).unwrap();
-    let world = resolve.select_world(&[package], Some(world)).unwrap();
+    let (package, _) = resolve.push_path(project(folder)).expect("it is valid WIT");
+    let world = resolve.select_world(&[package], Some(world)).expect("it has this world");
     let mut sizes = SizeAlign::default();
     sizes.fill(&resolve);
     let world = &resolve.worlds[world];
@@ -40,12 +41,12 @@ fn describe(folder: &str, world: &str, into: &mut String) {
         for function in resolve.interfaces[*id].functions.values() {
             let signature = resolve.wasm_signature(variant, function);
             let (params, results) = (signature.params, signature.results);
-            writeln!(into, "{name}#{} {params:?} -> {results:?}", function.name).unwrap();
+            writeln!(into, "{name}#{} {params:?} -> {results:?}", function.name).expect(TEXT);
         }
         for (name, id) in &resolve.interfaces[*id].types {
             if let Some(parts) = parts(&resolve, &sizes, *id) {
                 let size = sizes.size(&Type::Id(*id)).size_wasm32();
-                writeln!(into, "  {name}: {size} bytes: {parts}").unwrap();
+                writeln!(into, "  {name}: {size} bytes: {parts}").expect(TEXT);
             }
         }
     }
@@ -69,4 +70,8 @@ fn parts(resolve: &Resolve, sizes: &SizeAlign, id: TypeId) -> Option<String> {
         }
         _ => None,
     }
+}
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
