@@ -137,9 +137,9 @@ pub trait Release: std::fmt::Debug + Send + Sync {
 
 /// Says, as long as it lives, that a delivery is being executed.
 #[derive(Debug)]
-pub struct Executing {
+pub struct Executing<'a> {
     slot: u32,
-    queue: Arc<dyn Release>,
+    queue: &'a dyn Release,
 }
 
 /// A job to be added.
@@ -377,8 +377,8 @@ impl Delivery {
     }
 
     /// Says, until the guard is dropped, that this delivery is being executed.
-    pub fn executing(&self) -> Executing {
-        let queue = Arc::clone(self.release.as_ref().expect("a delivery keeps its queue until it is taken apart"));
+    pub fn executing(&self) -> Executing<'_> {
+        let queue = self.release.as_deref().expect("a delivery keeps its queue until it is taken apart");
         Executing { slot: queue.executing(self.receipt, self.alone), queue }
     }
 
@@ -399,7 +399,7 @@ impl Drop for Delivery {
 
 // === impl Executing ===
 
-impl Drop for Executing {
+impl Drop for Executing<'_> {
     fn drop(&mut self) {
         self.queue.executed(self.slot);
     }

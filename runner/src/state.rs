@@ -7,7 +7,7 @@ use crate::queue::QueueError;
 
 mod draft;
 
-pub use draft::{Draft, Refused};
+pub use draft::{Draft, Number, Refused};
 
 /// Stores the state of handlers: keys and values, for each handler its own.
 pub trait StateStore: std::fmt::Debug + Send + Sync {

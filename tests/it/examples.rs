@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::TestRunner;
 
+mod compiled;
 mod thumbnail;
 
 /// The folder of the built examples.

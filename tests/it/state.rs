@@ -68,6 +68,27 @@ fn attempts_that_collide_are_made_again_and_nothing_is_counted_twice() {
 }
 
 #[test]
+fn what_attempts_swap_at_the_same_time_is_swapped_by_one_and_the_others_look_again() {
+    const JOBS: usize = 200;
+    let runner = TestRunner::new().config("slots = 4").manifest("swap", "grants.state = true");
+    runner.put("swap.wasm", &guests::swapping());
+    let first = runner.start();
+    let second = first.twin().start();
+    let line = "{\"job_type\":\"swap\",\"do\":\"a\"}\n";
+    assert_eq!(first.enqueue_lines(line.repeat(JOBS), &[]).len(), JOBS);
+    eventually!(first.count("completed") == JOBS as u64);
+    let lengths =
+        first.jobs(&["--type", "swap"]).iter().map(|job| first.job(&job.id).result.unwrap()).collect::<Vec<_>>();
+    let lengths: BTreeSet<u64> = lengths.iter().map(|length| length.as_u64().unwrap()).collect();
+    assert_eq!(lengths, (1..=JOBS as u64).collect());
+    let ask = |word: &str| first.ended(&first.enqueue("swap", &format!(r#"{{"do":"{word}"}}"#))).result;
+    assert_eq!(ask("s"), Some(json!(7)), "the attempt itself wrote in between");
+    assert_eq!(ask("a"), Some(json!(8)));
+    assert_eq!(ask("d"), Some(json!(0)), "less than nothing");
+    drop(second);
+}
+
+#[test]
 fn quota_is_an_error_for_the_guest() {
     let runner = runner("[limits]\nstate = '10KiB'\nstate_keys = 3").start();
     assert_eq!(ask(&runner, "set a").state, "completed");

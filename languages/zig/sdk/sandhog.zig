@@ -119,22 +119,22 @@ pub fn fault() []const u8 {
 /// A line in the job's log.
 pub fn log(level: Level, comptime format: []const u8, arguments: anytype) void {
     const line = print(format, arguments);
-    imports.log(@intFromEnum(level), line.ptr, line.len);
+    imports.log(@intFromEnum(level), pointer(line), line.len);
 }
 
 /// Enqueues a follow-up job, a JSON object with a "job_type", which the manifest must grant (grants.enqueue), and answers its
 /// id.
 pub fn enqueue(job: []const u8, options: []const Option) ![]const u8 {
-    const lowered = try allocator.alloc([2]Text, options.len);
+    const lowered = try texts(options.len);
     for (options, lowered) |option, *pair| pair.* = .{ .of(option.name), .of(option.value) };
-    imports.enqueue(job.ptr, job.len, lowered.ptr, lowered.len, &told);
+    imports.enqueue(pointer(job), job.len, lowered.ptr, lowered.len, &told);
     if (said(0)) return fail("cannot enqueue a job: {s}", .{text(1)});
     return text(1);
 }
 
 /// A value that the manifest grants (grants.config).
 pub fn config(key: []const u8) !?[]const u8 {
-    imports.configGet(key.ptr, key.len, &told);
+    imports.configGet(pointer(key), key.len, &told);
     if (said(0)) return fail("cannot read the configuration: {s}", .{text(2)});
     return if (said(1)) text(2) else null;
 }
@@ -144,7 +144,7 @@ pub const state = struct {
     pub fn get(key: []const u8) !?[]const u8 {
         const bucket = try open();
         defer imports.dropBucket(bucket);
-        imports.get(bucket, key.ptr, key.len, &told);
+        imports.get(bucket, pointer(key), key.len, &told);
         try refused(1);
         return if (said(1)) text(2) else null;
     }
@@ -152,14 +152,14 @@ pub const state = struct {
     pub fn set(key: []const u8, value: []const u8) !void {
         const bucket = try open();
         defer imports.dropBucket(bucket);
-        imports.set(bucket, key.ptr, key.len, value.ptr, value.len, &told);
+        imports.set(bucket, pointer(key), key.len, pointer(value), value.len, &told);
         try refused(1);
     }
 
     pub fn delete(key: []const u8) !void {
         const bucket = try open();
         defer imports.dropBucket(bucket);
-        imports.delete(bucket, key.ptr, key.len, &told);
+        imports.delete(bucket, pointer(key), key.len, &told);
         try refused(1);
     }
 
@@ -167,7 +167,7 @@ pub const state = struct {
     pub fn increment(key: []const u8, delta: u64) !u64 {
         const bucket = try open();
         defer imports.dropBucket(bucket);
-        imports.increment(bucket, key.ptr, key.len, delta, &told);
+        imports.increment(bucket, pointer(key), key.len, delta, &told);
         try refused(2);
         return told[2] | @as(u64, told[3]) << 32;
     }
@@ -188,11 +188,14 @@ pub const state = struct {
     }
 };
 
+/// Requests by HTTP: `sandhog.http.fetch(.{ .url = "https://…" })`.
+pub const http = @import("sandhog_http.zig");
+
 /// A panic says why in the job's log.
 pub const panic = std.debug.FullPanic(struct {
     fn call(message: []const u8, _: ?usize) noreturn {
         const line = std.fmt.allocPrint(allocator, "panic: {s}", .{message}) catch message;
-        imports.log(@intFromEnum(Level.@"error"), line.ptr, line.len);
+        imports.log(@intFromEnum(Level.@"error"), pointer(line), line.len);
         @trap();
     }
 }.call);
@@ -240,21 +243,22 @@ pub fn exports(comptime handler: type) void {
         }
 
         fn jobFailed(lowered: *const FailedJob) callconv(.c) void {
+            const job, const failure = .{ lowered.job, lowered.failure };
             handler.jobFailed(.{
-                .id = lowered.id.slice(),
-                .type = lowered.type.slice(),
-                .body = lowered.body.slice(),
-                .attempt = lowered.attempt,
-                .failures = lowered.failures,
-                .max_failures = lowered.max_failures,
-                .enqueued_at_ms = lowered.enqueued_at_ms,
-                .timeout_ms = lowered.timeout_ms,
-                .metadata = .{ .raw = lowered.metadata[0..lowered.metadata_count] },
+                .id = job.id.slice(),
+                .type = job.type.slice(),
+                .body = job.body.slice(),
+                .attempt = job.attempt,
+                .failures = job.failures,
+                .max_failures = job.max_failures,
+                .enqueued_at_ms = job.enqueued_at_ms,
+                .timeout_ms = job.timeout_ms,
+                .metadata = .{ .raw = job.metadata[0..job.metadata_count] },
             }, .{
-                .kind = lowered.kind.slice(),
-                .message = lowered.message.slice(),
-                .buried = lowered.buried,
-                .metadata = .{ .raw = lowered.failure_metadata[0..lowered.failure_metadata_count] },
+                .kind = failure.kind.slice(),
+                .message = failure.message.slice(),
+                .buried = failure.buried,
+                .metadata = .{ .raw = failure.metadata[0..failure.metadata_count] },
             });
             release(null);
         }
@@ -276,12 +280,12 @@ pub fn exports(comptime handler: type) void {
 // Written by hand: texts and lists are an address and a length, variants a number and what belongs to it, each part at a place
 // of its own.
 
-const Text = extern struct {
+pub const Text = extern struct {
     at: [*]const u8,
     length: usize,
 
-    fn of(from: []const u8) Text {
-        return .{ .at = from.ptr, .length = from.len };
+    pub fn of(from: []const u8) Text {
+        return .{ .at = pointer(from), .length = from.len };
     }
 
     pub fn slice(from: Text) []const u8 {
@@ -289,8 +293,20 @@ const Text = extern struct {
     }
 };
 
-/// What job-failed is told: a job and a failure.
-const FailedJob = extern struct {
+/// An address that the host may look at: that of a text without bytes may be anything in Zig.
+pub fn pointer(from: []const u8) [*]const u8 {
+    return if (from.len == 0) "" else from.ptr;
+}
+
+/// Room for pairs of texts, at an address that the host may look at.
+pub fn texts(count: usize) ![][2]Text {
+    return (try allocator.alloc([2]Text, @max(count, 1)))[0..count];
+}
+
+/// What job-failed is told, each with the room that it has in a list of its kind.
+const FailedJob = extern struct { job: LoweredJob, failure: LoweredFailure };
+
+const LoweredJob = extern struct {
     id: Text,
     type: Text,
     body: Text,
@@ -301,11 +317,14 @@ const FailedJob = extern struct {
     timeout_ms: u32,
     metadata: [*]const [2]Text,
     metadata_count: usize,
+};
+
+const LoweredFailure = extern struct {
     kind: Text,
     message: Text,
     buried: bool,
-    failure_metadata: [*]const [2]Text,
-    failure_metadata_count: usize,
+    metadata: [*]const [2]Text,
+    metadata_count: usize,
 };
 
 const Answer = [10]u32;
@@ -348,7 +367,7 @@ fn optional(word: usize, from: ?[]const u8) void {
 }
 
 fn put(word: usize, from: []const u8) void {
-    answer[word..][0..2].* = .{ @intFromPtr(from.ptr), from.len };
+    answer[word..][0..2].* = .{ @intFromPtr(pointer(from)), from.len };
 }
 
 fn said(word: usize) bool {

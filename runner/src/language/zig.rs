@@ -47,7 +47,7 @@ impl Language for Zig {
             "",
             [".gitignore", "NAME.toml", "README.md", "handler.zig", "jobs/greet.json", "jobs/later.json"]
         );
-        [template.as_slice(), &files!("languages/zig/sdk", "", ["sandhog.zig"])].concat()
+        [template.as_slice(), &files!("languages/zig/sdk", "", ["sandhog.zig", "sandhog_http.zig"])].concat()
     }
 
     fn build(&self, work: &mut Work<'_>) -> Result<Vec<u8>, WorkError> {

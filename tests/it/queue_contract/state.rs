@@ -48,7 +48,7 @@ async fn it_changes_with_the_settlement(queue: Arc<dyn Queue>) {
     let delivery = running(&*queue).await;
     let mut draft = draft_of(&*queue, "h");
     draft.set("a".into(), b"\xff\0".to_vec()).unwrap();
-    assert_eq!(draft.increment("n".into(), 7).unwrap(), 7);
+    assert_eq!(draft.increment("n".into(), 7u64).unwrap(), 7);
     assert_eq!(seen(&*queue, "a"), None, "nobody sees it before");
     let settlement = with_state(&delivery, ack(), draft);
     assert_eq!(settle(&*queue, delivery, settlement).await, Settled::Settled);
@@ -57,7 +57,7 @@ async fn it_changes_with_the_settlement(queue: Arc<dyn Queue>) {
     let delivery = running(&*queue).await;
     let mut draft = draft_of(&*queue, "h");
     draft.delete("a".into()).unwrap();
-    assert_eq!(draft.increment("n".into(), 1).unwrap(), 8);
+    assert_eq!(draft.increment("n".into(), 1u64).unwrap(), 8);
     let at = SystemClock.now();
     let retry = Disposition::Retry { at, body: None, after: RetryAfter::Request { reason: None } };
     let settlement = with_state(&delivery, retry, draft);
@@ -95,7 +95,7 @@ async fn slower_attempt_runs_again(queue: Arc<dyn Queue>) {
     let (one, other) = (running(&*queue).await, running(&*queue).await);
     let mut drafts = [draft_of(&*queue, "h"), draft_of(&*queue, "h")];
     for draft in &mut drafts {
-        assert_eq!(draft.increment("n".into(), 1).unwrap(), 1);
+        assert_eq!(draft.increment("n".into(), 1u64).unwrap(), 1);
         draft.set("beside".into(), b"1".to_vec()).unwrap();
     }
     let [first, second] = drafts;
@@ -106,7 +106,7 @@ async fn slower_attempt_runs_again(queue: Arc<dyn Queue>) {
     let again = receive_one(&*queue, "t").await;
     assert_eq!((again.job.attempt, again.job.failures), (2, 0), "that is nobody's failure");
     let mut draft = draft_of(&*queue, "h");
-    assert_eq!(draft.increment("n".into(), 1).unwrap(), 2);
+    assert_eq!(draft.increment("n".into(), 1u64).unwrap(), 2);
     let settlement = with_state(&again, ack(), draft);
     assert_eq!(settle(&*queue, again, settlement).await, Settled::Settled);
     assert_eq!(seen(&*queue, "n"), Some(b"2".to_vec()));

@@ -22,10 +22,11 @@ const Ask = struct {
     job_type: []const u8 = "",
     options: struct { @"after-ms": ?Value = null, id: ?[]const u8 = null, key: ?[]const u8 = null } = .{},
     key: []const u8 = "",
+    url: []const u8 = "",
     path: [:0]const u8 = "",
 };
 
-const Do = enum { complete, retry, reject, @"error", throw, log, echo, fields, enqueue, config, state, read, write, grow, spin };
+const Do = enum { complete, retry, reject, @"error", throw, log, echo, fields, enqueue, config, state, http, read, write, grow, spin };
 
 pub fn handle(job: sandhog.Job) !sandhog.Outcome {
     const ask = try job.parse(Ask);
@@ -46,6 +47,10 @@ pub fn handle(job: sandhog.Job) !sandhog.Outcome {
         .enqueue => return enqueue(ask),
         .config => return sandhog.complete(try sandhog.config(ask.key)),
         .state => return sandhog.complete(try sandhog.state.increment(ask.key, 1)),
+        .http => {
+            const answer = try sandhog.http.fetch(.{ .url = ask.url });
+            return sandhog.complete(.{ .status = answer.status, .body = answer.body });
+        },
         .read => return sandhog.complete(read(ask.path) orelse sandhog.print("cannot open {s}", .{ask.path})),
         .write => {
             if (write(ask.path, ask.text)) return .{ .complete = null };
