@@ -719,13 +719,18 @@ export function serve(module) {
   isServing = true;
   seed = undefined;
   return {
-    handler: { handleJob: (job) => answered(() => outcomeOf(awaited(() => module.handle(new Job(job))))) },
+    handler: { handleJob: (job) => answered(() => outcomeOf(awaited(() => module.handle(jobOf(job))))) },
     context: {
       setUp: () => answered(() => void awaited(() => module.setUp?.())),
       tearDown: () => mentioned(() => awaited(() => module.tearDown?.())),
     },
-    failureHook: { jobFailed: (job, failure) => mentioned(() => awaited(() => module.jobFailed?.(new Job(job), failure))) },
+    failureHook: { jobFailed: (job, failure) => mentioned(() => awaited(() => module.jobFailed?.(jobOf(job), failure))) },
   };
+}
+
+/** The host's record has the fields that a job has: it needs no copy to become one. */
+function jobOf(record) {
+  return Object.setPrototypeOf(record, Job.prototype);
 }
 
 function outcomeOf(value) {
