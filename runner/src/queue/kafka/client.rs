@@ -1,7 +1,11 @@
 //! How we are a client of Kafka: our properties, under those that somebody set, and what all our clients share.
 
-use rdkafka::ClientConfig;
+use std::time::{Duration, Instant};
+
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{ClientConfig, TopicPartitionList};
 
 use super::Options;
 
@@ -138,4 +142,29 @@ fn set_theirs(config: &mut ClientConfig, options: &Options) {
         config.set(name, value);
     }
     config.set("bootstrap.servers", &options.brokers);
+}
+
+/// What a group has committed of these partitions. While the group moves to another broker, or its broker has just come up, it is
+/// asked again, for so long.
+pub(super) fn committed<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    list: &TopicPartitionList,
+    within: Duration,
+) -> Result<TopicPartitionList, KafkaError> {
+    let until = Instant::now() + within;
+    loop {
+        match consumer.committed_offsets(list.clone(), until.saturating_duration_since(Instant::now())) {
+            Err(error) if is_moving(&error) && Instant::now() + LOOK < until => std::thread::park_timeout(LOOK),
+            answer => return answer,
+        }
+    }
+}
+
+/// How long it is waited for a group that moves.
+const LOOK: Duration = Duration::from_millis(50);
+
+fn is_moving(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{CoordinatorLoadInProgress, CoordinatorNotAvailable, NotCoordinator};
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(CoordinatorLoadInProgress | CoordinatorNotAvailable | NotCoordinator))
 }

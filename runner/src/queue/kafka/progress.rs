@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -31,7 +31,7 @@ impl Progress {
 
     /// How many offsets are committed.
     pub(crate) fn committed(&self) -> Result<u64, KafkaError> {
-        let found = self.consumer.committed_offsets(self.list.clone(), ANSWER_WITHIN)?;
+        let found = client::committed(&self.consumer, &self.list, ANSWER_WITHIN)?;
         let mark = |offset| if let Offset::Offset(mark) = offset { mark.unsigned_abs() } else { 0 };
         Ok(found.elements().iter().map(|element| mark(element.offset())).sum())
     }

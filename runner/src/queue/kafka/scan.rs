@@ -104,7 +104,7 @@ impl Scan {
             list.add_partition(&part.topic, part.partition);
         }
         let failed = |e| self.explain(&e, "ask for the offsets of consumer group", &self.group);
-        let committed = self.consumer.committed_offsets(list, ANSWER_WITHIN).map_err(failed)?;
+        let committed = client::committed(&self.consumer, &list, ANSWER_WITHIN).map_err(failed)?;
         for part in parts {
             let Some(element) = committed.find_partition(&part.topic, part.partition) else { continue };
             element.error().map_err(failed)?;
