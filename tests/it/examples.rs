@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use crate::support::TestRunner;
 
+mod scripts;
+
 /// The folder of the built examples.
 fn handlers() -> &'static PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
