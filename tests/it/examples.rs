@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::support::TestRunner;
 
 mod compiled;
+mod scripts;
 mod thumbnail;
 
 /// The folder of the built examples.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use serde_json::Value;
@@ -16,6 +16,7 @@ use crate::support::{Server, project};
 
 mod commands;
 mod conformance;
+mod natively;
 
 /// The languages, as the command line calls them, and as people do.
 pub(crate) const LANGUAGES: [(&str, &str); 8] = [
@@ -79,9 +80,20 @@ pub(crate) fn copy_over(from: &Path, into: &Path) {
     }
 }
 
-fn not_tested(language: &str, why: &str) {
+/// Says that something is not tested here.
+pub(crate) fn not_tested(language: &str, why: &str) {
     // Past what captures the output of tests that pass.
     writeln!(std::io::stderr(), "NOT TESTED: {language}: {why}").expect("there is a standard error");
+}
+
+/// Whether a build found its tools missing, which is said.
+pub(crate) fn lacks_tools(language: &str, output: &Output) -> bool {
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lacks = said.contains("missing: ");
+    if lacks {
+        not_tested(language, said.lines().find_map(|line| line.strip_prefix("error: ")).unwrap_or("no tools"));
+    }
+    lacks
 }
 
 // === impl Handler ===
@@ -115,9 +127,7 @@ impl Handler {
         );
         std::fs::write(source.join("conformance.toml"), manifest).unwrap();
         let output = sandhog(&folder).args(["build", "conformance", "--json"]).output().unwrap();
-        if String::from_utf8_lossy(&output.stderr).contains("missing: ") {
-            let why = String::from_utf8_lossy(&output.stderr);
-            not_tested(language, why.lines().find_map(|line| line.strip_prefix("error: ")).unwrap_or("no tools"));
+        if lacks_tools(language, &output) {
             return None;
         }
         assert!(output.status.success(), "{language}: {}", String::from_utf8_lossy(&output.stderr));

@@ -456,16 +456,26 @@ async function send(url, { method = "GET", headers = {}, body } = {}) {
   }, `cannot ${method} \`${url}\``);
 }
 
+/** Who takes no more of a body has all of it, or has answered already, or is gone: which of them, the answer says. */
 function pour(http, outgoing, content) {
-  lent(outgoing.write(), (stream) => {
-    for (let at = 0; at < content.length; ) {
-      const room = stream.checkWrite();
-      if (room === 0) lent(stream.subscribe(), (ready) => ready.block());
-      else stream.write(content.subarray(at, (at += Math.min(room, content.length - at))));
+  const whatever = (act) => {
+    try {
+      act();
+    } catch (error) {
+      if (error.payload === undefined) throw error;
     }
-    stream.blockingFlush();
-  });
-  http.OutgoingBody.finish(outgoing, null);
+  };
+  whatever(() =>
+    lent(outgoing.write(), (stream) => {
+      for (let at = 0; at < content.length; ) {
+        const room = stream.checkWrite();
+        if (room === 0) lent(stream.subscribe(), (ready) => ready.block());
+        else stream.write(content.subarray(at, (at += Math.min(room, content.length - at))));
+      }
+      stream.blockingFlush();
+    }),
+  );
+  whatever(() => http.OutgoingBody.finish(outgoing, null));
 }
 
 function received(url, future) {

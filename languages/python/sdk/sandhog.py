@@ -435,7 +435,8 @@ class _Http:
             return self._receive(url, future)
 
     def _pour(self, types: Any, outgoing: Any, content: bytes) -> None:
-        with outgoing.write() as stream:
+        # Who takes no more of a body has all of it, or has answered already, or is gone: which of them, the answer says.
+        with _whatever(), outgoing.write() as stream:
             rest = memoryview(content)
             while rest:
                 room = stream.check_write()
@@ -446,7 +447,8 @@ class _Http:
                     stream.write(bytes(rest[:room]))
                     rest = rest[room:]
             stream.blocking_flush()
-        types.OutgoingBody.finish(outgoing, None)
+        with _whatever():
+            types.OutgoingBody.finish(outgoing, None)
 
     def _receive(self, url: str, future: Any) -> Response:
         with future:
@@ -489,6 +491,16 @@ class _Http:
         with answer:
             headers = [(name.lower(), value) for name, value in answer.headers.items()]
             return Response(url, answer.status, headers, answer.read())
+
+
+class _whatever:
+    """What the host says against it does not matter."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        return isinstance(error, _host.Err)
 
 
 _as_json = json.dumps
