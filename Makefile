@@ -13,6 +13,7 @@ demo: build guests ## Run real work through a real runner, to see what Sandhog d
 
 bench: build ## Measure this machine, each figure beside a limit measured in the same run (BENCH="--quick" for a minute's worth)
 	tools/bench $(BENCH)
+	tools/bench-languages $(BENCH)
 
 test: system ## Everything, from nothing: format, lints, documents, guests, all tests
 	tools/test

@@ -236,7 +236,7 @@ pub mod sandhog {
                 /// How long this attempt may take, in milliseconds of wall-clock time.
                 pub timeout_ms: u32,
                 /// Pairs of a name and a value. Names: `queue`, `partition`, `offset`, `timestamp-ms`, `key`, `traceparent`,
-                /// `tracestate`, `parent`, `depth`; what the enqueuer sent along as `header.NAME` (a value that is not UTF-8 as
+                /// `tracestate`, `parent`, `depth`, `report-of`; what the enqueuer sent along as `header.NAME` (a value that is not UTF-8 as
                 /// `header-base64.NAME`). A name that does not apply is absent; a name may come more than once. New names may appear.
                 pub metadata: _rt::Vec<(_rt::String, _rt::String)>,
             }

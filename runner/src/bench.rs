@@ -22,6 +22,7 @@ mod drain;
 mod enqueue;
 mod folder;
 mod follow_ups;
+mod http;
 mod idle;
 mod kafka;
 mod machine;
@@ -71,6 +72,8 @@ pub(crate) trait Listener {
 /// A run of the benchmark.
 pub(crate) struct Bench {
     subjects: Vec<Subject>,
+    /// Those that send HTTP requests.
+    fetching: Vec<Subject>,
     /// The names of the figures that were asked for.
     wanted: HashSet<String>,
     quick: bool,
@@ -104,8 +107,9 @@ impl Bench {
         let config = Config::resolve(&crate::config::Flags::default(), &nothing, None).expect("the defaults are sound");
         let subjects = subject::read(&options.handlers, options.body.as_deref(), config.body_bytes_max)?;
         let Options { only, quick, runs, dir, kafka, .. } = options;
-        let wanted = wanted(names(&subjects, kafka.is_some()), &only)?;
-        Ok(Bench { subjects, wanted, quick, runs, dir, kafka, config, cores })
+        let (fetching, subjects): (Vec<_>, Vec<_>) = subjects.into_iter().partition(Subject::fetches);
+        let wanted = wanted(names(&subjects, &fetching, kafka.is_some()), &only)?;
+        Ok(Bench { subjects, fetching, wanted, quick, runs, dir, kafka, config, cores })
     }
 
     /// What the figures depend on.
@@ -135,6 +139,11 @@ impl Bench {
             reused::measure(&mut session, subject)
                 .await
                 .with_context(|| format!("cannot measure `reused/{}`", subject.name))?;
+        }
+        for subject in &self.fetching {
+            http::measure(&mut session, subject)
+                .await
+                .with_context(|| format!("cannot measure `http/{}`", subject.name))?;
         }
         for subject in &self.subjects {
             drain::measure(&mut session, subject)
@@ -196,9 +205,10 @@ impl Session<'_> {
 }
 
 /// The names of all figures, in the order in which they are measured.
-fn names(subjects: &[Subject], kafka: bool) -> Vec<String> {
+fn names(subjects: &[Subject], fetching: &[Subject], kafka: bool) -> Vec<String> {
     let mut names: Vec<String> = subjects.iter().flat_map(|subject| attempt::names(&subject.name)).collect();
     names.extend(subjects.iter().map(|subject| reused::name(&subject.name)));
+    names.extend(fetching.iter().map(|subject| http::name(&subject.name)));
     names.extend(subjects.iter().flat_map(|subject| drain::names(&subject.name)));
     let fixed = [&follow_ups::NAMES[..], &enqueue::NAMES, &idle::NAMES, &backlog::NAMES, &start::NAMES];
     names.extend(fixed.into_iter().flatten().map(|&name| name.to_owned()));

@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::grants::Allow;
+use crate::job::name_fault;
 use crate::limits::Limits;
 use crate::queue::Keep;
+use crate::registry::OTHERS;
+use crate::report::{self, Reports};
 use crate::retry::{Backoff, Policy};
 use crate::state::Size;
 use crate::telemetry::Format;
@@ -45,6 +48,8 @@ pub struct Config {
     pub handlers: HandlersConfig,
     /// The queue.
     pub queue: QueueConfig,
+    /// Who is told of dead letters; none: nobody.
+    pub reports: Option<Reports>,
     /// The limits of handlers whose manifest does not say otherwise.
     pub limits: Limits,
     /// The largest body, in bytes.
@@ -199,6 +204,7 @@ impl Config {
         let brake = settings.truth("handlers.brake", true);
         let allow = Allow::read(settings, &environment.variables);
         let (limits, body_bytes_max) = read_limits(settings);
+        let reports = settings.text_if_any("failures.job_type").map(|job_type| Reports { job_type, body_bytes_max });
         Config {
             enabled,
             application_name,
@@ -207,6 +213,7 @@ impl Config {
             state_dir: state_dir.into(),
             handlers: HandlersConfig { dir: handlers_dir.into(), brake, allow },
             queue,
+            reports,
             limits,
             body_bytes_max,
             ceilings: Ceilings::read(settings),
@@ -223,6 +230,7 @@ impl Config {
         settings.require("limits.body", (1..=BODY_BYTES_MAX).contains(&body), || {
             format!("{} is not from 1B to {}", quantity::format_size(body), quantity::format_size(BODY_BYTES_MAX))
         });
+        check_reports(settings, self.reports.as_ref());
         let ceiling = self.ceilings.memory_bytes;
         settings.require("ceilings.memory", ceiling <= MEMORY_BYTES_MAX, || {
             let most = quantity::format_size(MEMORY_BYTES_MAX);
@@ -277,6 +285,21 @@ fn read_limits(settings: &mut Settings) -> (Limits, usize) {
         follow_up_depth: settings.whole("limits.follow_up_depth", default.follow_up_depth),
     };
     (limits, body_bytes)
+}
+
+fn check_reports(settings: &mut Settings, reports: Option<&Reports>) {
+    const KEY: &str = "failures.job_type";
+    let Some(Reports { job_type, body_bytes_max }) = reports else { return };
+    if let Some(fault) = name_fault(job_type) {
+        settings.require(KEY, false, || fault.to_owned());
+    }
+    settings
+        .require(KEY, job_type != OTHERS, || "is no job type: `*` stands for all that nobody else serves".to_owned());
+    let (body, least) = (*body_bytes_max as u64, report::BODY_BYTES_MIN as u64);
+    settings.require("limits.body", body >= least, || {
+        let (body, least) = (quantity::format_size(body), quantity::format_size(least));
+        format!("{body} is too little for reports of dead letters (`{KEY}`), which need {least}")
+    });
 }
 
 /// Reads `[retry]`, of the configuration or of a manifest.

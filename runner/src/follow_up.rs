@@ -16,8 +16,11 @@ pub const PARENT: &str = "parent";
 /// The metadata with the length of the chain of follow-ups that a job stands in: 1 where no follow-up made it.
 pub const DEPTH: &str = "depth";
 
+/// The metadata of a report and of all that descends from it: the id of the dead letter that it is about.
+pub const REPORT_OF: &str = "report-of";
+
 /// Metadata that go from a job to its follow-ups.
-const TRACE: [&str; 2] = ["traceparent", "tracestate"];
+const INHERITED: [&str; 3] = ["traceparent", "tracestate", REPORT_OF];
 
 /// What one attempt asked to be enqueued, in its order. Bounded by its limits.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -100,7 +103,7 @@ impl FollowUps {
         if !granted(&head.job_type) {
             return Err(Refused::NotGranted(head.job_type));
         }
-        let depth = depth(parent);
+        let depth = depth(&parent.metadata);
         if depth >= limits.follow_up_depth {
             return Err(Refused::TooDeep(depth));
         }
@@ -113,12 +116,13 @@ impl FollowUps {
             return Err(Refused::TooLarge(limits.follow_up_bytes));
         }
         let Options { after, id, metadata: said } = Options::read(options)?;
-        let id = id.or(head.job_id).unwrap_or_else(|| id_of(parent, self.asked.len() + 1));
+        let id = id
+            .or(head.job_id)
+            .unwrap_or_else(|| child_id(&parent.id, &format!("{}/{}", parent.attempt, self.asked.len() + 1)));
         if id == parent.id {
             return Err(Refused::OwnId(id));
         }
-        let mut metadata = vec![(PARENT.to_owned(), parent.id.clone()), (DEPTH.to_owned(), (depth + 1).to_string())];
-        metadata.extend(parent.metadata.iter().filter(|(name, _)| TRACE.contains(&name.as_str())).cloned());
+        let mut metadata = inherited(&parent.id, &parent.metadata);
         metadata.extend(said);
         self.bytes = bytes;
         self.asked.push(FollowUp { job_type: head.job_type, body, id: id.clone(), after, metadata });
@@ -145,21 +149,29 @@ impl FollowUps {
     }
 }
 
-/// The length of the chain of follow-ups that led to a job. What is no number was written by somebody else.
-fn depth(job: &Job) -> u32 {
-    let said = job.metadata.iter().find(|(name, _)| name == DEPTH);
-    said.and_then(|(_, depth)| depth.parse().ok()).unwrap_or(0)
+/// What a job has of the one that it follows from: `parent` is its id, `metadata` are its own.
+pub(crate) fn inherited(parent: &str, metadata: &[(String, String)]) -> Vec<(String, String)> {
+    let depth = depth(metadata).saturating_add(1);
+    let mut inherited = vec![(PARENT.to_owned(), parent.to_owned()), (DEPTH.to_owned(), depth.to_string())];
+    inherited.extend(metadata.iter().filter(|(name, _)| INHERITED.contains(&name.as_str())).cloned());
+    inherited
 }
 
-/// What the `n`-th follow-up is called that an attempt does not name: the same should the attempt be made again under its
-/// number. Chains grow longer than names may be; then a digest stands for the parent's id.
-fn id_of(parent: &Job, n: usize) -> String {
-    let id = format!("{}/{}/{n}", parent.id, parent.attempt);
+/// The id of a job that follows from another and is not named: `parent`'s, and `rest`, the same should it be made again.
+/// Chains grow longer than names may be; then a digest stands for the parent's id.
+pub(crate) fn child_id(parent: &str, rest: &str) -> String {
+    let id = format!("{parent}/{rest}");
     if id.len() <= NAME_BYTES_MAX {
         return id;
     }
-    let digest = hex(&Sha256::digest(parent.id.as_bytes()));
-    format!("{}/{}/{n}", &digest[..32], parent.attempt)
+    let digest = hex(&Sha256::digest(parent.as_bytes()));
+    format!("{}/{rest}", &digest[..32])
+}
+
+/// The length of the chain of follow-ups that led to a job. What is no number was written by somebody else.
+fn depth(metadata: &[(String, String)]) -> u32 {
+    let said = metadata.iter().find(|(name, _)| name == DEPTH);
+    said.and_then(|(_, depth)| depth.parse().ok()).unwrap_or(0)
 }
 
 /// Says why a follow-up cannot have a header of that name, if it cannot. On Kafka some say what the job is: with them a guest
@@ -251,16 +263,16 @@ mod tests {
 
     #[test]
     fn id_of_a_long_chain_stays_a_name_and_the_same() {
-        let long = Job { id: "x".repeat(NAME_BYTES_MAX), ..parent() };
-        let id = id_of(&long, 12);
-        assert_eq!((id.len(), id_of(&long, 12)), (37, id.clone()));
-        assert!(id.ends_with("/3/12") && id != id_of(&Job { id: "y".repeat(NAME_BYTES_MAX), ..parent() }, 12));
+        let [x, y] = ["x", "y"].map(|letter| letter.repeat(NAME_BYTES_MAX));
+        let id = child_id(&x, "3/12");
+        assert_eq!((id.len(), child_id(&x, "3/12")), (37, id.clone()));
+        assert!(id.ends_with("/3/12") && id != child_id(&y, "3/12"));
     }
 
     #[test]
     fn follow_up_knows_its_parent_and_the_trace_goes_on() {
         let mut follow_ups = FollowUps::default();
-        let said = [("traceparent", "00-1"), ("header.a", "1"), ("key", "k"), ("depth", "1")];
+        let said = [("traceparent", "00-1"), ("header.a", "1"), ("key", "k"), ("depth", "1"), (REPORT_OF, "o")];
         let said = said.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let parent = Job { metadata: said.into(), ..parent() };
         let options = [("header.b", "2"), ("after-ms", "1500"), ("key", "l")];
@@ -268,7 +280,8 @@ mod tests {
         let NewJob::Job { job_type, run_at, metadata, .. } = follow_ups.into_jobs(NOW).remove(0) else { panic!() };
         let pairs: Vec<(&str, &str)> = metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!((job_type.as_str(), run_at), ("t", Some(NOW.plus(Duration::from_millis(1_500)))));
-        assert_eq!(pairs, [("parent", "p"), ("depth", "2"), ("traceparent", "00-1"), ("header.b", "2"), ("key", "l")]);
+        let inherited = [("parent", "p"), ("depth", "2"), ("traceparent", "00-1"), (REPORT_OF, "o")];
+        assert_eq!(pairs, [&inherited[..], &[("header.b", "2"), ("key", "l")]].concat());
         let deep = Job { metadata, ..parent };
         let refused = ask(&mut FollowUps::default(), &deep, r#"{"job_type":"t"}"#, &[]);
         assert_eq!(refused, Err(Refused::TooDeep(2)));

@@ -1,15 +1,17 @@
 //! The languages that handlers are written in: how each is recognised, what it needs, what `sandhog new` writes for it, and
 //! how it becomes a component. What is the same for all is in `build`.
 
+mod c;
 mod go;
 mod javascript;
 mod project;
 mod python;
 mod rust;
 mod template;
-#[expect(dead_code, reason = "for languages that are not here yet")]
+#[expect(dead_code, reason = "for Zig, which may be a module of Python")]
 mod tool;
 mod work;
+mod zig;
 
 pub(crate) use self::project::{Imports, Project};
 pub(crate) use self::template::{File, name_fault, write};
@@ -18,8 +20,16 @@ pub(crate) use self::work::{Exports, WORLD, Work, WorkError, read_file, write_fi
 
 /// All of them. A folder that could be of several is of the first: what is more particular stands before what any folder may
 /// have.
-pub(crate) const LANGUAGES: &[&dyn Language] =
-    &[&rust::Rust, &go::Go, &javascript::TypeScript, &javascript::JavaScript, &python::Python];
+pub(crate) const LANGUAGES: &[&dyn Language] = &[
+    &rust::Rust,
+    &go::Go,
+    &javascript::TypeScript,
+    &javascript::JavaScript,
+    &python::Python,
+    &zig::Zig,
+    &c::Cpp,
+    &c::C,
+];
 
 /// A language that handlers are written in.
 pub(crate) trait Language: Sync {

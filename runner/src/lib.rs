@@ -26,6 +26,7 @@ pub mod queue;
 pub mod readiness;
 pub mod registry;
 pub mod reload;
+pub mod report;
 pub mod retry;
 pub mod sandbox;
 #[cfg(test)]

@@ -11,9 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixMs;
-use crate::generation::Generation;
 use crate::job::{Job, name_fault};
-use crate::outcome::{Failure, Kind};
+use crate::outcome::Kind;
 use crate::state::StateStore;
 
 pub mod kafka;
@@ -21,11 +20,13 @@ mod offsets;
 mod open;
 mod runner_files;
 mod settlement;
+mod shown;
 pub mod sqlite;
 mod told;
 
-pub use open::{open, open_present};
+pub use open::{open, open_present, open_state};
 pub use settlement::{AttemptRecord, Settled, Settlement};
+pub use shown::{JobSource, Listed, Shown};
 
 /// A future that a queue answers with.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -137,9 +138,9 @@ pub trait Release: std::fmt::Debug + Send + Sync {
 
 /// Says, as long as it lives, that a delivery is being executed.
 #[derive(Debug)]
-pub struct Executing {
+pub struct Executing<'a> {
     slot: u32,
-    queue: Arc<dyn Release>,
+    queue: &'a dyn Release,
 }
 
 /// A job to be added.
@@ -210,69 +211,6 @@ pub struct Filter {
     pub since: Option<UnixMs>,
     /// At most this many.
     pub limit: Option<u32>,
-}
-
-/// One line of a list of jobs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Listed {
-    /// Its id.
-    pub id: String,
-    /// Its type; none for a malformed one.
-    pub job_type: Option<String>,
-    /// Where it stands.
-    pub state: State,
-    /// How often it was started.
-    pub attempt: u32,
-    /// How often it failed.
-    pub failures: u32,
-    /// How often a handler asked for a retry.
-    pub retries_requested: u32,
-    /// When it was enqueued.
-    #[serde(rename = "enqueued_at_ms")]
-    pub enqueued_at: UnixMs,
-    /// When it is due, for what waits.
-    #[serde(rename = "run_at_ms")]
-    pub run_at: Option<UnixMs>,
-    /// When its last attempt started.
-    #[serde(rename = "started_at_ms")]
-    pub started_at: Option<UnixMs>,
-    /// How long its last attempt ran, in microseconds.
-    pub duration_us: Option<u64>,
-    /// When it was completed or buried.
-    #[serde(rename = "ended_at_ms")]
-    pub ended_at: Option<UnixMs>,
-    /// The generation of the handler that ran it last.
-    pub generation: Option<Generation>,
-    /// Why it was buried, or why its last attempt failed.
-    pub failure: Option<Failure>,
-    /// How often a person requeued it.
-    pub requeues: u32,
-}
-
-/// All that is known of a job.
-#[derive(Debug, Clone, Serialize)]
-pub struct Shown {
-    /// What a list shows.
-    #[serde(flatten)]
-    pub listed: Listed,
-    /// Its bytes, as they were enqueued.
-    #[serde(skip)]
-    pub body: Vec<u8>,
-    /// What a retry made of them, if one did.
-    #[serde(skip)]
-    pub changed_body: Option<String>,
-    /// The handler's result, as JSON.
-    pub result: Option<Box<serde_json::value::RawValue>>,
-    /// Where it came from: the queue, and on Kafka the partition and offset.
-    pub source: String,
-    /// Pairs as in the contract's `job.metadata`.
-    pub metadata: Vec<(String, String)>,
-    /// The first 3 and the last 10 failed attempts.
-    pub failed_attempts: Vec<AttemptRecord>,
-    /// How many more attempts failed than are shown.
-    pub failed_attempts_omitted: u32,
-    /// How many starts were interrupted.
-    pub interruptions: u32,
 }
 
 /// How many jobs there are.
@@ -377,8 +315,8 @@ impl Delivery {
     }
 
     /// Says, until the guard is dropped, that this delivery is being executed.
-    pub fn executing(&self) -> Executing {
-        let queue = Arc::clone(self.release.as_ref().expect("a delivery keeps its queue until it is taken apart"));
+    pub fn executing(&self) -> Executing<'_> {
+        let queue = self.release.as_deref().expect("a delivery keeps its queue until it is taken apart");
         Executing { slot: queue.executing(self.receipt, self.alone), queue }
     }
 
@@ -399,7 +337,7 @@ impl Drop for Delivery {
 
 // === impl Executing ===
 
-impl Drop for Executing {
+impl Drop for Executing<'_> {
     fn drop(&mut self) {
         self.queue.executed(self.slot);
     }

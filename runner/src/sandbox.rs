@@ -42,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::encode::{component_of, exports_without_type};
 pub use self::engine::loads_at_once;
 pub(crate) use self::engine::{page_map_scan_is_safe, swap_is_listed};
+pub(crate) use self::http::HostCalls;
 pub use self::keyvalue::HandlerState;
 pub use self::load::{Facts, FileKind, Inspection, Quiet};
 pub use self::refusal::LoadError;

@@ -7,12 +7,31 @@ use crate::queue::QueueError;
 
 mod draft;
 
-pub use draft::{Draft, Refused};
+pub use draft::{Draft, Number, Refused};
 
 /// Stores the state of handlers: keys and values, for each handler its own.
 pub trait StateStore: std::fmt::Debug + Send + Sync {
     /// What `handler` has, as it is with the first question. It never changes, and holds up nobody who writes.
     fn snapshot(&self, handler: &str) -> Box<dyn Snapshot>;
+
+    /// Which handlers have something that outlives the process, and how much, by name. It blocks.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
+    fn kept(&self) -> Result<Vec<(String, Size)>, QueueError> {
+        Ok(Vec::new())
+    }
+
+    /// Deletes that of a handler; answers how much that was. An attempt that runs meanwhile relies on what it read before: if
+    /// it counted, it runs again. It blocks.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    fn forget(&self, _handler: &str) -> Result<Size, QueueError> {
+        Ok(Size::default())
+    }
 }
 
 /// What a handler had at one moment.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{TestRunner, guests, project};
+use crate::support::{TestRunner, project};
 
 const FOLDER: &str = "tests/fixtures/built-1.0.0";
 
@@ -18,21 +18,8 @@ fn log(said: &Value) -> Vec<&str> {
     said["log"].as_array().unwrap().iter().filter_map(|line| line["line"].as_str()).collect()
 }
 
-/// Makes those of text where they are not there. What is there is never made again.
-fn make_missing() {
-    let folder = project(FOLDER);
-    let made: [(&str, fn() -> Vec<u8>); 2] =
-        [("text.wasm", || guests::guest("obedient")), ("module.wasm", || guests::attentive(&[]))];
-    for (name, make) in made {
-        if !folder.join(name).is_file() && std::env::var_os("SANDHOG_BLESS").is_some() {
-            std::fs::write(folder.join(name), make()).unwrap();
-        }
-    }
-}
-
 #[test]
 fn handler_that_was_built_against_1_0_0_loads_and_does_what_it_did() {
-    make_missing();
     let runner = TestRunner::new();
     for file in ["rust.wasm", "text.wasm", "module.wasm"] {
         let path = project(FOLDER).join(file);

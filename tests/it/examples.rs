@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use crate::support::TestRunner;
 
+mod compiled;
 mod scripts;
+mod thumbnail;
 
 /// The folder of the built examples.
 fn handlers() -> &'static PathBuf {
@@ -86,6 +88,20 @@ fn hostile_ends_as_its_job_type_says() {
         assert!(!well);
         assert_eq!(said["kind"], json!(kind), "{said}");
     }
+}
+
+#[test]
+fn report_failure_says_what_became_of_another_s_job() {
+    let mut runner = TestRunner::new().handler("obey", "obedient").config("failures.job_type = 'report-failure'");
+    runner.put("report-failure.wasm", &std::fs::read(handlers().join("report-failure.wasm")).unwrap());
+    runner = runner.start();
+    let job = runner.ended(&runner.enqueueing("obey", r#"{"do":"err"}"#).named("a").id());
+    let report = runner.ended(&format!("{}/report/1", job.id));
+    assert_eq!(report.result, Some(json!("a (obey) is dead: error: boom, after 1 starts")));
+    let malformed = runner.enqueue_lines("[]", &["--bury-bad"]).remove(0).id;
+    let report = runner.ended(&format!("{malformed}/report/1"));
+    let line = format!("{malformed} (no job) is dead: malformed: not a JSON object, after 0 starts");
+    assert_eq!((report.result, runner.says(&line)), (Some(json!(line)), 1));
 }
 
 #[test]

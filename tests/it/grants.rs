@@ -11,13 +11,14 @@ use tempfile::TempDir;
 
 use crate::support::guests;
 
+mod https;
 mod network;
 
 /// A handler in a folder of its own, run by the real program without a queue.
 struct Reach {
     folder: TempDir,
     name: &'static str,
-    variables: Vec<(&'static str, &'static str)>,
+    variables: Vec<(&'static str, String)>,
 }
 
 /// What one job came to.
@@ -80,8 +81,8 @@ impl Reach {
         self
     }
 
-    fn variable(mut self, name: &'static str, value: &'static str) -> Reach {
-        self.variables.push((name, value));
+    fn variable(mut self, name: &'static str, value: impl Into<String>) -> Reach {
+        self.variables.push((name, value.into()));
         self
     }
 
@@ -102,7 +103,7 @@ impl Reach {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SANDHOG_")) {
             command.env_remove(name);
         }
-        command.envs(self.variables.iter().copied()).current_dir(self.folder.path()).args(arguments).output().unwrap()
+        command.envs(self.variables.iter().cloned()).current_dir(self.folder.path()).args(arguments).output().unwrap()
     }
 
     fn invoke(&self, job_type: &str, body: &Value) -> Said {

@@ -20,6 +20,7 @@ mod permissions;
 mod rebalances;
 mod record;
 mod records;
+mod reports;
 mod shares;
 mod soak;
 mod suspects;

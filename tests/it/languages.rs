@@ -5,6 +5,7 @@
 //! without a claim, and say so.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -13,6 +14,7 @@ use serde_json::Value;
 
 use crate::support::{Server, project};
 
+mod commands;
 mod conformance;
 mod natively;
 
@@ -80,7 +82,8 @@ pub(crate) fn copy_over(from: &Path, into: &Path) {
 
 /// Says that something is not tested here.
 pub(crate) fn not_tested(language: &str, why: &str) {
-    println!("NOT TESTED: {language}: {why}");
+    // Past what captures the output of tests that pass.
+    writeln!(std::io::stderr(), "NOT TESTED: {language}: {why}").expect("there is a standard error");
 }
 
 /// Whether a build found its tools missing, which is said.
@@ -133,8 +136,6 @@ impl Handler {
 
     /// What `sandhog invoke --json` says of a job with this body.
     pub(crate) fn invoke(&self, body: &Value) -> Value {
-        use std::io::Write;
-
         let mut command = sandhog(&self.folder);
         command.args(["invoke", "conformance/conformance.wasm", "-", "--json"]);
         let mut child = command

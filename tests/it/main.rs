@@ -43,6 +43,8 @@ mod inputs;
 mod languages;
 // What every queue must hold.
 mod queue_contract;
+// Dead letters, and the jobs that tell of them.
+mod reports;
 // New generations, bad files, and jobs that notice neither.
 mod reload;
 // What is kept between the jobs of an instance, and what is not.

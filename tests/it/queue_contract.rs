@@ -19,6 +19,7 @@ use sandhog::queue::{
 use crate::eventually;
 
 pub(crate) mod follow_ups;
+pub(crate) mod reports;
 pub(crate) mod state;
 
 /// How long anything here may take before it is called a failure.

@@ -190,7 +190,7 @@ fn two_runners_share_a_queue_and_each_works_only_what_it_serves() {
 
 #[test]
 fn job_that_kills_its_runner_again_and_again_ends_alone_as_suspect() {
-    let mut runner = patient();
+    let mut runner = patient().config("failures.job_type = 'report'");
     let bad = runner.ask("begin-spin");
     let innocent: Vec<String> = (0..2).map(|_| runner.ask("until 3 begin-spin")).collect();
     // Twice all of them are at work when the runner dies, so that any may have done it.
@@ -210,4 +210,6 @@ fn job_that_kills_its_runner_again_and_again_ends_alone_as_suspect() {
     for id in &innocent {
         assert_eq!(runner.ended(id).state, "completed", "{:?}", runner.job(id));
     }
+    let reports: Vec<String> = runner.jobs(&["--type", "report"]).into_iter().map(|report| report.id).collect();
+    assert_eq!(reports, [format!("{bad}/report/1")], "no handler saw its end, and somebody is told");
 }

@@ -15,8 +15,8 @@ use tempfile::TempDir;
 
 use crate::queue_contract::follow_ups::{self, with_follow_ups};
 use crate::queue_contract::{
-    bury, complete, counted, demand, enqueue, exercise, named, new_job, receive_one, settle, settle_all, settling,
-    state, within,
+    bury, complete, counted, demand, enqueue, exercise, named, new_job, receive_one, reports, settle, settle_all,
+    settling, state, within,
 };
 
 /// A clock that stands until it is moved.
@@ -57,15 +57,17 @@ fn refused(dir: &TempDir) -> QueueError {
 #[tokio::test]
 async fn sqlite_keeps_the_contract_of_queues() {
     let dirs = Mutex::new(Vec::new());
-    let make = async || {
+    let make_with = async |reports| {
         let dir = TempDir::new().unwrap();
-        let queue: Arc<dyn Queue> = open(&dir);
+        let queue: Arc<dyn Queue> = SqliteQueue::open(Options { reports, ..options(dir.path()) }).unwrap();
         dirs.lock().unwrap().push(dir);
         queue
     };
+    let make = || make_with(None);
     exercise(make).await;
     follow_ups::exercise(make).await;
     state::exercise(make).await;
+    reports::exercise(|| make_with(reports::wanted())).await;
 }
 
 #[tokio::test]
@@ -205,6 +207,7 @@ async fn parked_job_expires_only_after_its_type_was_unserved_for_long() {
     let queue = SqliteQueue::open(Options {
         clock: clock.clone(),
         park_for: Duration::from_secs(1_000),
+        reports: reports::wanted(),
         heartbeat: Duration::from_millis(20),
         lease: Duration::from_secs(60 * 60 * 24),
         ..options(dir.path())
@@ -236,6 +239,22 @@ async fn parked_job_expires_only_after_its_type_was_unserved_for_long() {
     .await;
     assert_eq!(dead[0].failure.as_ref().unwrap().kind, Kind::Expired);
     assert_eq!(dead[0].attempt, 0);
+    let report = receive_one(&*queue, "report").await;
+    assert_eq!(report.job.id, format!("{}/report/1", dead[0].id));
+    settle_all(&*queue, vec![report]).await;
+}
+
+#[tokio::test]
+async fn report_whose_id_is_taken_has_another() {
+    let dir = TempDir::new().unwrap();
+    let queue = SqliteQueue::open(Options { reports: reports::wanted(), ..options(dir.path()) }).unwrap();
+    enqueue(&*queue, vec![named("t", "a"), named("other", "a/report/1")]).await;
+    let job = receive_one(&*queue, "t").await;
+    assert_eq!(settle(&*queue, job, bury(Kind::Rejected, "no")).await, Settled::Settled);
+    let report = receive_one(&*queue, "report").await;
+    assert_ne!(report.job.id, "a/report/1");
+    assert!(report.job.metadata.contains(&("report-of".to_owned(), "a".to_owned())), "{:?}", report.job);
+    settle_all(&*queue, vec![report]).await;
 }
 
 #[tokio::test]

@@ -37,6 +37,19 @@ fn counter_goes_on_from_job_to_job_and_from_runner_to_runner() {
 }
 
 #[test]
+fn what_a_handler_keeps_is_listed_and_forgotten_by_hand() {
+    let runner = runner("").start();
+    ask(&runner, "count a");
+    ask(&runner, "count b");
+    let listed = String::from_utf8(runner.stdout(&["handlers", "forget", "--json"])).unwrap();
+    assert_eq!(listed, "{\"bytes\":4,\"handler\":\"keep\",\"keys\":2}\n");
+    runner.stdout(&["handlers", "forget", "keep"]);
+    assert_eq!(runner.stdout(&["handlers", "forget", "--json"]), b"");
+    assert!(!runner.sandhog(&["handlers", "forget", "keep"]).status.success(), "there is nothing any more");
+    assert_eq!(ask(&runner, "count a").result, Some(json!(1)));
+}
+
+#[test]
 fn only_what_completes_or_asks_for_a_retry_leaves_something() {
     let mut runner = runner("").start();
     for (command, kind) in [("err a", "error"), ("trap a", "trap"), ("reject a", "rejected")] {
@@ -64,6 +77,27 @@ fn attempts_that_collide_are_made_again_and_nothing_is_counted_twice() {
     assert!(jobs.iter().all(|job| job.failures == 0));
     let sums: BTreeSet<u64> = jobs.iter().filter_map(|job| first.job(&job.id).result?.as_u64()).collect();
     assert_eq!(sums, (1..=JOBS as u64).collect());
+    drop(second);
+}
+
+#[test]
+fn what_attempts_swap_at_the_same_time_is_swapped_by_one_and_the_others_look_again() {
+    const JOBS: usize = 200;
+    let runner = TestRunner::new().config("slots = 4").manifest("swap", "grants.state = true");
+    runner.put("swap.wasm", &guests::swapping());
+    let first = runner.start();
+    let second = first.twin().start();
+    let line = "{\"job_type\":\"swap\",\"do\":\"a\"}\n";
+    assert_eq!(first.enqueue_lines(line.repeat(JOBS), &[]).len(), JOBS);
+    eventually!(first.count("completed") == JOBS as u64);
+    let lengths =
+        first.jobs(&["--type", "swap"]).iter().map(|job| first.job(&job.id).result.unwrap()).collect::<Vec<_>>();
+    let lengths: BTreeSet<u64> = lengths.iter().map(|length| length.as_u64().unwrap()).collect();
+    assert_eq!(lengths, (1..=JOBS as u64).collect());
+    let ask = |word: &str| first.ended(&first.enqueue("swap", &format!(r#"{{"do":"{word}"}}"#))).result;
+    assert_eq!(ask("s"), Some(json!(7)), "the attempt itself wrote in between");
+    assert_eq!(ask("a"), Some(json!(8)));
+    assert_eq!(ask("d"), Some(json!(0)), "less than nothing");
     drop(second);
 }
 

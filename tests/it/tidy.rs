@@ -71,6 +71,7 @@ fn pure_modules_do_nothing_but_think() {
     let pure = [
         "clock.rs",
         "follow_up.rs",
+        "report.rs",
         "generation.rs",
         "job.rs",
         "limits.rs",

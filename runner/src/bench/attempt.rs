@@ -9,6 +9,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
 use super::{Figure, Session, Subject, Target, median, micros};
+use crate::config::Config;
 use crate::generation::Generation;
 use crate::handler::Handler;
 use crate::job::Job;
@@ -99,6 +100,42 @@ async fn in_turns(session: &Session<'_>, pair: &Arc<Pair>, threads: &[u32]) -> R
     Ok(times)
 }
 
+/// A handler with a manifest, in a sandbox of its own.
+pub(super) fn handler(
+    session: &Session<'_>,
+    config: &Config,
+    subject: &Subject,
+    scan: bool,
+    manifest: &str,
+) -> Result<Handler> {
+    let sandbox_config = sandbox::Config {
+        slots: config.slots,
+        threads: session.bench.cores,
+        memory_ceiling_bytes: config.ceilings.memory_bytes,
+        compiled_dir: None,
+        timers: Handle::current(),
+        guests: Handle::current(),
+    };
+    let sandbox = if scan { Sandbox::new(sandbox_config) } else { Sandbox::without_page_scan(sandbox_config) }?;
+    let manifest = Manifest::parse(manifest, &subject.name, Path::new(""), config)?;
+    let component = sandbox.load(&subject.file, &manifest.limits, &manifest.grants)?;
+    let component = match &manifest.reuse {
+        Some(reuse) => component.reusing(reuse.clone()),
+        None => component,
+    };
+    let generation = Generation::of(&subject.file, None);
+    let log = Arc::new(HandlerLog::new(generation.clone()));
+    Ok(Handler::new(subject.name.as_str().into(), generation, manifest, component, log))
+}
+
+/// One attempt, which must complete.
+pub(super) async fn attempt(handler: &Handler, job: &Arc<Job>, stop: &CancellationToken) -> Result<()> {
+    match handler.run(job, stop).await.outcome {
+        Outcome::Complete { .. } => Ok(()),
+        other => bail!("`{}` does not complete its job: {other:?}", handler.name),
+    }
+}
+
 /// The component in the bare engine.
 pub(super) fn bare(session: &Session<'_>, subject: &Subject, scan: bool) -> Result<Bare> {
     let config = &session.bench.config;
@@ -138,33 +175,12 @@ pub(super) fn timed(threads: u32, job: &Job, attempt: &(impl AsyncFn(&Arc<Job>) 
 impl Pair {
     /// A handler with a manifest, in a sandbox that was set up with the scan of pages or without.
     pub(super) fn new(session: &Session<'_>, subject: &Subject, scan: bool, manifest: &str) -> Result<Pair> {
-        let config = &session.bench.config;
-        let sandbox_config = sandbox::Config {
-            slots: config.slots,
-            threads: session.bench.cores,
-            memory_ceiling_bytes: config.ceilings.memory_bytes,
-            compiled_dir: None,
-            timers: Handle::current(),
-            guests: Handle::current(),
-        };
-        let sandbox = if scan { Sandbox::new(sandbox_config) } else { Sandbox::without_page_scan(sandbox_config) }?;
-        let manifest = Manifest::parse(manifest, &subject.name, Path::new(""), config)?;
-        let component = sandbox.load(&subject.file, &manifest.limits, &manifest.grants)?;
-        let component = match &manifest.reuse {
-            Some(reuse) => component.reusing(reuse.clone()),
-            None => component,
-        };
-        let generation = Generation::of(&subject.file, None);
-        let log = Arc::new(HandlerLog::new(generation.clone()));
-        let handler = Handler::new(subject.name.as_str().into(), generation, manifest, component, log);
+        let handler = handler(session, &session.bench.config, subject, scan, manifest)?;
         let bare = bare(session, subject, scan)?;
         Ok(Pair { handler, bare, job: subject.job(), stop: CancellationToken::new() })
     }
 
     pub(super) async fn attempt(&self, job: &Arc<Job>) -> Result<()> {
-        match self.handler.run(job, &self.stop).await.outcome {
-            Outcome::Complete { .. } => Ok(()),
-            other => bail!("`{}` does not complete its job: {other:?}", self.handler.name),
-        }
+        attempt(&self.handler, job, &self.stop).await
     }
 }

@@ -98,6 +98,12 @@ impl Subject {
         Subject { name, file, body }
     }
 
+    /// Whether it sends HTTP requests: its figure is another.
+    pub(super) fn fetches(&self) -> bool {
+        let import = b"wasi:http/outgoing-handler";
+        self.file.windows(import.len()).any(|bytes| bytes == import)
+    }
+
     /// The name of its file in the handlers' folder.
     pub(super) fn file_name(&self) -> String {
         format!("handlers/{}.wasm", self.name)

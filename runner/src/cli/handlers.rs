@@ -7,16 +7,19 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use serde_json::json;
 
 use super::fault::Fault;
-use super::terminal::{note, plain, plain_cut, relative, write_json, write_table};
+use super::terminal::{note, plain, plain_cut, relative, size, write_json, write_table};
 use crate::clock::{Clock, SystemClock, UnixMs};
 use crate::config::Config;
 use crate::generation::Generation;
 use crate::manifest::Manifest;
+use crate::queue;
 use crate::reload::folder::Folder;
 use crate::reload::history::History;
 use crate::reload::record::{Kept, Record, Refusal};
+use crate::state::Size;
 use crate::trial::Standing;
 
 /// Look at handlers, and say which generation is served; without a command, list them.
@@ -45,6 +48,19 @@ enum HandlersCommand {
     Unpin(Named),
     /// Let a generation run that was braked; it is not braked again
     Resume(Named),
+    Forget(Forget),
+}
+
+/// Delete what a handler keeps from job to job (`grants.state`); without a name, list who keeps how much.
+///
+/// It works on the queue's file; with Kafka, on the file in this runner's state folder.
+#[derive(Debug, Args)]
+struct Forget {
+    /// The handler: its file's name without `.wasm`
+    name: Option<String>,
+    /// An object a handler, each in a line of its own
+    #[arg(long, conflicts_with = "name")]
+    json: bool,
 }
 
 #[derive(Debug, Default, PartialEq, Args)]
@@ -146,6 +162,7 @@ impl Handlers {
                 note(format_args!("handler `{}` is resumed, generation {generation}", plain(&name)));
                 Ok(())
             }
+            Some(HandlersCommand::Forget(forget)) => forget.run(config, out),
         }
     }
 }
@@ -174,6 +191,37 @@ fn change(
     // Another process may have changed it meanwhile.
     let (changed, _) = history.change(name, change).map_err(kept)?;
     changed.map_err(|why| failed(&why))
+}
+
+// === impl Forget ===
+
+impl Forget {
+    fn run(self, config: &Config, out: &mut dyn Write) -> Result<(), Fault> {
+        let state = queue::open_state(config)?;
+        let Some(name) = self.name else {
+            let kept = state.kept()?;
+            if self.json {
+                let line =
+                    |(handler, Size { keys, bytes })| json!({ "handler": handler, "keys": keys, "bytes": bytes });
+                return Ok(kept.into_iter().try_for_each(|one| write_json(out, &line(one)))?);
+            }
+            if kept.is_empty() {
+                note(format_args!("no handler keeps anything"));
+                return Ok(());
+            }
+            let row =
+                |(handler, Size { keys, bytes }): &(String, Size)| vec![plain(handler), keys.to_string(), size(*bytes)];
+            return Ok(write_table(out, &["HANDLER", "KEYS", "SIZE"], kept.iter().map(row).collect())?);
+        };
+        match state.forget(&name)? {
+            Size { keys: 0, .. } => Err(Fault::failed(format!("handler `{}` keeps nothing", plain(&name)))
+                .with_hint("`sandhog handlers forget` lists who keeps something")),
+            Size { keys, bytes } => {
+                note(format_args!("{keys} keys of handler `{}` are deleted, {}", plain(&name), size(bytes)));
+                Ok(())
+            }
+        }
+    }
 }
 
 // === impl List ===

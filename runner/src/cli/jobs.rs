@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
 
 use super::fault::Fault;
 use super::terminal::{self, moment, plain, plain_cut, plain_lines, relative, took};
 use super::terminal::{write_json, write_pairs, write_table};
 use crate::clock::{Clock, SystemClock, UnixMs};
 use crate::config::{Config, quantity};
-use crate::generation;
 use crate::queue::{Filter, Listed, Shown, State};
 
 /// Look at jobs; without a command, list them.
@@ -154,26 +152,11 @@ impl Show {
                 .with_hint("completed jobs are forgotten after a while (`queue.keep_completed`), on Kafka at once"));
         };
         match (self.json, self.body) {
-            (true, with_body) => Ok(write_shown_json(out, &job, with_body)?),
+            (true, with_body) => Ok(write_json(out, &job.to_json(with_body))?),
             (false, true) => Ok(write_body(out, &job.body)?),
             (false, false) => Ok(write_shown(out, &job)?),
         }
     }
-}
-
-fn write_shown_json(out: &mut dyn Write, job: &Shown, with_body: bool) -> io::Result<()> {
-    let mut value = serde_json::to_value(job)?;
-    if let (Value::Object(object), true) = (&mut value, with_body) {
-        // JSON cannot hold bytes that are no text.
-        match std::str::from_utf8(&job.body) {
-            Ok(text) => object.insert("body".to_owned(), json!(text)),
-            Err(_) => object.insert("body_hex".to_owned(), json!(generation::hex(&job.body))),
-        };
-        if let Some(changed) = &job.changed_body {
-            object.insert("changed_body".to_owned(), json!(changed));
-        }
-    }
-    write_json(out, &value)
 }
 
 fn write_body(out: &mut dyn Write, body: &[u8]) -> io::Result<()> {
@@ -191,7 +174,7 @@ fn write_shown(out: &mut dyn Write, job: &Shown) -> io::Result<()> {
         ("id", plain(&listed.id)),
         ("type", plain(listed.job_type.as_deref().unwrap_or("(malformed)"))),
         ("state", listed.state.as_str().to_owned()),
-        ("source", plain(&job.source)),
+        ("source", plain(&job.source.to_string())),
         ("enqueued", moment(listed.enqueued_at, now)),
     ];
     let mut add = |name, value: Option<String>| pairs.extend(value.map(|value| (name, value)));

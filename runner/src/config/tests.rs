@@ -188,6 +188,17 @@ fn nonsense_is_refused_with_its_reason() {
     check("retry.backoff.jitter = 2", "sandhog.toml:1: `retry.backoff.jitter` 2 is not from 0 to 1");
     check("retry.backoff.factor = nan", "sandhog.toml:1: `retry.backoff.factor`: `NaN` is no number");
     check("ceilings.timeout = '10s'", "default: `limits.timeout` 30s is over the ceiling of 10s (`ceilings.timeout`)");
+    check("failures.job_type = ''", "sandhog.toml:1: `failures.job_type` is empty");
+    check("failures.job_type = 5", "sandhog.toml:1: `failures.job_type`: `5` is no string: put it in quotes");
+    check("failures.job_type = \"a\\u0000\"", "sandhog.toml:1: `failures.job_type` has a control character in it");
+    check(
+        "failures.job_type = '*'",
+        "sandhog.toml:1: `failures.job_type` is no job type: `*` stands for all that nobody else serves",
+    );
+    check(
+        "failures.job_type = 'report'\nlimits.body = '1KiB'",
+        "sandhog.toml:2: `limits.body` 1KiB is too little for reports of dead letters (`failures.job_type`), which need 16KiB",
+    );
     assert!(faults("slots = = 1\n", &[])[0].starts_with("sandhog.toml:1: not TOML: "));
     assert!(faults("slots = 1\nslots = 2\n", &[])[0].starts_with("sandhog.toml:2: not TOML: duplicate key"));
 }

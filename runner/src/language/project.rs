@@ -107,6 +107,11 @@ impl Project {
         files_in(&self.folder).unwrap_or_default().into_iter().filter(is_it).collect()
     }
 
+    /// The names of the files in a folder of the project, sorted; none if it is not there.
+    pub(crate) fn files_in(&self, folder: &str) -> Vec<String> {
+        files_in(&self.folder.join(folder)).unwrap_or_default()
+    }
+
     /// A program: in the project's `node_modules/.bin` or `.venv/bin`, in `$VIRTUAL_ENV`, or on `$PATH`.
     pub(crate) fn which(&self, program: &str) -> Option<Found> {
         let found = which::which_in(program, self.search.as_deref(), &self.folder).ok()?;

@@ -46,6 +46,7 @@ mod parked;
 pub(crate) mod progress;
 mod reader;
 pub(crate) mod record;
+mod report;
 mod right;
 mod scan;
 mod slots;
@@ -213,7 +214,7 @@ impl Queue for KafkaQueue {
         let (reply, answered) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         tokio::task::spawn_blocking(move || {
-            enqueue::send(jobs, &shared.options, &shared.topics.jobs[0], &shared.producer.load_full(), reply);
+            enqueue::send(jobs, &shared.options, &shared.topics, &shared.producer.load_full(), reply);
         });
         Box::pin(async move { answered.await.unwrap_or_else(|_| Err(closed("cannot enqueue"))) })
     }

@@ -3,11 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::kafka::{self, KafkaQueue, Properties};
+use super::sqlite::state::{LocalState, State};
 use super::sqlite::{self, SqliteQueue};
 use super::{Queue, QueueError};
 use crate::config::{Config, Place};
+use crate::state::StateStore;
+
+/// How long a file is waited for that another process has locked.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// Opens the queue that `config` names. It becomes a runner only with its first `receive`. Kafka's brokers may take some
 /// seconds to answer.
@@ -31,11 +37,7 @@ pub async fn open(config: &Config) -> Result<Arc<dyn Queue>, QueueError> {
 pub async fn open_present(config: &Config) -> Result<Arc<dyn Queue>, QueueError> {
     match &config.queue.place {
         Place::File(path) if path.exists() => open_sqlite(config, path),
-        Place::File(path) => {
-            let message = format!("there is no queue at `{}`", path.display());
-            let hint = "name it by `--queue sqlite:FILE`; `sandhog enqueue` and `sandhog run` make one";
-            Err(QueueError::lasting(message).with_hint(hint))
-        }
+        Place::File(path) => Err(absent(path)),
         Place::Kafka(brokers) => {
             let options = kafka_options(config, brokers)?;
             open_kafka(kafka::Options { present_only: true, ..options }).await
@@ -43,10 +45,29 @@ pub async fn open_present(config: &Config) -> Result<Arc<dyn Queue>, QueueError>
     }
 }
 
+/// Where the state of handlers is, for who looks at it or deletes it. No broker is asked.
+///
+/// # Errors
+///
+/// That the queue's file is not there.
+pub fn open_state(config: &Config) -> Result<Arc<dyn StateStore>, QueueError> {
+    match &config.queue.place {
+        Place::File(path) if path.exists() => Ok(Arc::new(State::new(path, BUSY))),
+        Place::File(path) => Err(absent(path)),
+        Place::Kafka(_) => Ok(Arc::new(LocalState::new(&config.state_dir))),
+    }
+}
+
+fn absent(path: &Path) -> QueueError {
+    QueueError::lasting(format!("there is no queue at `{}`", path.display()))
+        .with_hint("name it by `--queue sqlite:FILE`; `sandhog enqueue` and `sandhog run` make one")
+}
+
 fn open_sqlite(config: &Config, path: &Path) -> Result<Arc<dyn Queue>, QueueError> {
     let queue = SqliteQueue::open(sqlite::Options {
         keep: config.queue.keep,
         park_for: config.queue.park_for,
+        reports: config.reports.clone(),
         slots: config.slots,
         ..sqlite::Options::new(path, config.state_dir.clone())
     })?;
@@ -79,6 +100,7 @@ fn kafka_options(config: &Config, brokers: &str) -> Result<kafka::Options, Queue
         in_flight_bytes: kafka.in_flight_bytes,
         body_bytes_max: config.body_bytes_max,
         park_for: config.queue.park_for,
+        reports: config.reports.clone(),
         slots: config.slots,
         state_dir: config.state_dir.clone(),
         clock: Arc::new(crate::clock::SystemClock),

@@ -21,6 +21,7 @@ use super::{
     Receipt, Release, Settlement, Shown, State, Stats,
 };
 use crate::clock::{Clock, SystemClock};
+use crate::report::Reports;
 use crate::state::StateStore;
 
 pub(crate) mod bare;
@@ -35,6 +36,7 @@ mod inbox;
 mod inspect;
 pub(crate) mod progress;
 mod record;
+mod report;
 mod right;
 mod runners;
 mod schema;
@@ -64,6 +66,8 @@ pub struct Options {
     pub park_for: Duration,
     /// How many attempts run at one time, more or less: the first size of the slot file.
     pub slots: u32,
+    /// Who is told of dead letters; none: nobody.
+    pub reports: Option<Reports>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// How long a runner that does nothing any more keeps its jobs.
@@ -92,6 +96,7 @@ struct Shared {
     name: String,
     keep: Keep,
     park_for: Duration,
+    reports: Option<Reports>,
     slot_count: u32,
     clock: Arc<dyn Clock>,
     lease: Duration,
@@ -118,6 +123,7 @@ impl Options {
             keep: Keep { age: Duration::from_secs(60 * 60), bytes: 256 << 20 },
             park_for: Duration::from_secs(7 * 24 * 60 * 60),
             slots: 64,
+            reports: None,
             clock: Arc::new(SystemClock),
             lease: Duration::from_secs(30),
             heartbeat: Duration::from_secs(10),
@@ -355,6 +361,7 @@ impl Shared {
             name,
             keep: options.keep,
             park_for: options.park_for,
+            reports: options.reports,
             slot_count: options.slots,
             right: Right::new(options.clock.instant()),
             clock: options.clock,

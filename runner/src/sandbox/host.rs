@@ -103,7 +103,7 @@ pub(super) fn is_linked(import: &str) -> bool {
         Some(("wasi:cli" | "wasi:io" | "wasi:clocks" | "wasi:filesystem" | "wasi:random" | "wasi:sockets", _)) => {
             version.starts_with("0.2.")
         }
-        Some(("wasi:keyvalue", "store" | "atomics")) => version == "0.2.0-draft",
+        Some(("wasi:keyvalue", "store" | "atomics")) => matches!(version, "0.2.0-draft" | "0.2.0-draft2"),
         Some(("wasi:http", "types" | "outgoing-handler")) => version.starts_with("0.2."),
         Some(("wasi:config", "store")) => version == "0.2.0-rc.1",
         _ => false,

@@ -1,5 +1,6 @@
 //! Requests of guests: `wasi:http`, to where their handler's grants allow and no further.
 
+mod bare;
 mod client;
 mod limited;
 
@@ -11,6 +12,7 @@ use http_body_util::BodyExt;
 use wasmtime_wasi::ResourceTable;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks};
 
+pub(crate) use self::bare::HostCalls;
 pub(super) use self::client::Client;
 use self::client::Failed;
 use self::limited::{Budget, Limited, Progress};
@@ -89,7 +91,9 @@ impl WasiHttpHooks for Requests {
                 failed.denied.iter().for_each(|what| denials.deny(format_args!("http: {what}")));
                 failed.error
             })?;
-            let response = response.map(|body| limited::Response::new(body, to_receive, between).boxed_unsync());
+            let (head, body) = response.into_parts();
+            let body = limited::Response::new(body, to_receive, between).take_along().await;
+            let response = Response::from_parts(head, body.boxed_unsync());
             Ok((response, Box::new(async { Ok(()) }) as Box<dyn Future<Output = _> + Send>))
         })
     }

@@ -1,4 +1,4 @@
-//! `wasi:keyvalue`: a handler's own state, where that is granted.
+//! `wasi:keyvalue`: a handler's own state, where that is granted. Both drafts that there are reach the same.
 
 use std::sync::Arc;
 
@@ -6,6 +6,8 @@ use wasmtime::component::{HasSelf, Linker, Resource};
 
 use super::host::Host;
 use crate::state::{Draft, Refused, Size, StateStore};
+
+mod draft2;
 
 mod bindings {
     wasmtime::component::bindgen!({
@@ -39,38 +41,36 @@ type Answer<T> = wasmtime::Result<Result<T, Error>>;
 /// What a handler may import whose manifest grants it state.
 pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     store::add_to_linker::<Host, HasSelf<Host>>(linker, |host| host)?;
-    atomics::add_to_linker::<Host, HasSelf<Host>>(linker, |host| host)
+    atomics::add_to_linker::<Host, HasSelf<Host>>(linker, |host| host)?;
+    draft2::link(linker)
 }
 
 impl store::Host for Host {
     fn open(&mut self, name: String) -> Answer<Resource<Bucket>> {
         self.count_call()?;
-        Ok(match name.as_str() {
-            "" | "default" => Ok(Resource::new_own(0)),
-            _ => Err(Error::NoSuchStore),
-        })
+        Ok(Bucket::named(&name).ok_or(Error::NoSuchStore))
     }
 }
 
 impl store::HostBucket for Host {
     fn get(&mut self, _: Resource<Bucket>, key: String) -> Answer<Option<Vec<u8>>> {
-        self.with_state(|state| state.get(&key))
+        ask(self, |state| state.get(&key))
     }
 
     fn set(&mut self, _: Resource<Bucket>, key: String, value: Vec<u8>) -> Answer<()> {
-        self.with_state(|state| state.set(key, value))
+        ask(self, |state| state.set(key, value))
     }
 
     fn delete(&mut self, _: Resource<Bucket>, key: String) -> Answer<()> {
-        self.with_state(|state| state.delete(key))
+        ask(self, |state| state.delete(key))
     }
 
     fn exists(&mut self, _: Resource<Bucket>, key: String) -> Answer<bool> {
-        self.with_state(|state| state.has(&key))
+        ask(self, |state| state.has(&key))
     }
 
     fn list_keys(&mut self, _: Resource<Bucket>, cursor: Option<u64>) -> Answer<KeyResponse> {
-        self.with_state(|state| {
+        ask(self, |state| {
             let (keys, cursor) = state.keys(cursor.unwrap_or(0))?;
             Ok(KeyResponse { keys, cursor })
         })
@@ -83,19 +83,35 @@ impl store::HostBucket for Host {
 
 impl atomics::Host for Host {
     fn increment(&mut self, _: Resource<Bucket>, key: String, delta: u64) -> Answer<u64> {
-        self.with_state(|state| state.increment(key, delta))
+        ask(self, |state| state.increment(key, delta))
     }
 }
 
 impl Host {
-    fn with_state<T>(&mut self, ask: impl FnOnce(&mut Draft) -> Result<T, Refused>) -> Answer<T> {
+    /// What its handler's state answers; none where it has none.
+    fn with_state<T>(
+        &mut self,
+        ask: impl FnOnce(&mut Draft) -> Result<T, Refused>,
+    ) -> wasmtime::Result<Option<Result<T, Refused>>> {
         self.count_call()?;
-        let Some(state) = self.state() else { return Ok(Err(Error::AccessDenied)) };
-        match ask(state) {
-            Ok(answer) => Ok(Ok(answer)),
+        match self.state().map(ask) {
             // The attempt is interrupted: a sick file is nobody's failure.
-            Err(Refused::Unreadable(error)) => Err(std::io::Error::other(error.to_string()).into()),
-            Err(refused) => Ok(Err(Error::Other(refused.to_string()))),
+            Some(Err(Refused::Unreadable(error))) => Err(std::io::Error::other(error.to_string()).into()),
+            answer => Ok(answer),
         }
+    }
+}
+
+fn ask<T>(host: &mut Host, ask: impl FnOnce(&mut Draft) -> Result<T, Refused>) -> Answer<T> {
+    Ok(match host.with_state(ask)? {
+        None => Err(Error::AccessDenied),
+        Some(answer) => answer.map_err(|refused| Error::Other(refused.to_string())),
+    })
+}
+
+impl Bucket {
+    /// The one that there is, by either of its names.
+    fn named(name: &str) -> Option<Resource<Bucket>> {
+        matches!(name, "" | "default").then(|| Resource::new_own(0))
     }
 }

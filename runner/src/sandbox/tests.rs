@@ -169,6 +169,17 @@ fn state_is_seen_where_it_is_granted_and_given() {
 }
 
 #[test]
+fn second_draft_of_keys_and_values_reaches_the_same_state() {
+    let grants = Grants { state: true, ..Grants::default() };
+    let component = SANDBOX.load(&guests::swapping(), &limits(), &grants).unwrap();
+    let state = HandlerState { store: Arc::new(crate::state::Nowhere), handler: "h".into(), quota: limits().state };
+    let attempt = run(&component.with_state(state), r#"{"do":"a"}"#, &limits()).0;
+    assert_eq!(attempt.outcome, complete("1"));
+    let changes = attempt.state.unwrap();
+    assert_eq!((changes.writes["text"].as_deref(), &changes.expected["text"]), (Some(&b"\0"[..]), &None));
+}
+
+#[test]
 fn every_attempt_has_an_instance_of_its_own() {
     for _ in 0..100 {
         assert_eq!(outcome("seen", &limits()), complete("0"));

@@ -25,6 +25,9 @@ use crate::sandbox::{Attempt, GuestLog, Level, Source};
 /// All types that there are.
 pub(crate) const TYPES: [&str; 4] = ["t0", "t1", "t2", "t3"];
 
+/// The type of reports, where dead letters are reported.
+pub(crate) const REPORT: &str = "report";
+
 /// All handlers that there may be, in a registry or not.
 const HANDLERS: [&str; 3] = ["h0", "h1", "h2"];
 
@@ -54,6 +57,9 @@ pub(crate) fn registry(place: &Place, all: bool) -> Registry {
         if all || !random.one_in(4) {
             claims[handler].push((*job_type).to_owned());
         }
+    }
+    if place.world.reports && (all || !random.one_in(4)) {
+        claims[0].push(REPORT.to_owned());
     }
     if random.one_in(3) {
         claims[random.below(HANDLERS.len())].push(OTHERS.to_owned());

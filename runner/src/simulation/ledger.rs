@@ -24,6 +24,8 @@ const LEASE: Duration = Duration::from_secs(30);
 /// The books of one schedule.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
+    /// Whether dead letters are reported.
+    pub(crate) reports: bool,
     /// Whether completed rows may be deleted.
     pub(crate) forgets: bool,
     jobs: BTreeMap<usize, Asked>,
@@ -37,7 +39,7 @@ pub(crate) struct Ledger {
     pub(crate) touched: BTreeSet<i64>,
     /// The last delivery whose execution began.
     last_started: Option<Key>,
-    /// Follow-up jobs that must come with what a writer's piece of work settled.
+    /// Follow-up jobs and reports that must come with what a writer's piece of work settled and buried.
     due: Vec<usize>,
     /// Answers to settlements that were not looked at yet.
     answers: Vec<(Receipt, Settled)>,
@@ -348,7 +350,7 @@ impl Ledger {
         for (before, after) in changed.into_iter().chain(come) {
             let change = Change { ledger: self, process, runner, closed, now, runners: &runners };
             match change.explain(before, after) {
-                Ok(explained) => self.enter(before, after, explained),
+                Ok(explained) => self.enter(process, before, after, explained),
                 Err(why) => self.faults.push(format!("{why}: {before:?} became {after:?}")),
             }
         }
@@ -357,7 +359,7 @@ impl Ledger {
     }
 
     /// Writes down how a row changed.
-    fn enter(&mut self, before: Option<&Row>, after: Option<&Row>, how: Option<How>) {
+    fn enter(&mut self, process: usize, before: Option<&Row>, after: Option<&Row>, how: Option<How>) {
         if let (Some(how), Some(before)) = (how, before) {
             let right = self.rights.get_mut(&(before.record, before.fence)).expect("it was claimed");
             right.how = Some(how);
@@ -372,6 +374,9 @@ impl Ledger {
         if before.is_none() && job.follow_up.is_some() {
             job.answer = Some(Answer::Accepted);
             self.due.retain(|number| *number != row.number);
+        }
+        if let Some(after) = after.filter(|after| after.state == 4) {
+            self.buries(process, after);
         }
         if let Some(after) = after.filter(|after| after.state == 3) {
             let right = Right { alone: after.counts.deaths >= 2, ..Right::default() };

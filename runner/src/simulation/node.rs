@@ -16,6 +16,7 @@ use crate::dispatch::{Dispatcher, Parts, Spawn, given_up};
 use crate::queue::sqlite::simulation::{Disk, Process, watched};
 use crate::queue::{Keep, NewJob, Queue};
 use crate::registry::Registry;
+use crate::report::Reports;
 
 /// A process from its start to its end.
 pub(crate) struct Node {
@@ -47,7 +48,9 @@ impl Node {
         let place = Place { world: Arc::clone(world), process, name };
         place.note(|| format!("starts, with {slots} slots"));
         let slots = u32::try_from(slots).unwrap();
-        let (process, queue) = Process::start(disk, Arc::new(world.timeline.clone()), slots, keep);
+        let reports = Reports { job_type: guest::REPORT.to_owned(), body_bytes_max: 100_000 };
+        let reports = world.reports.then_some(reports);
+        let (process, queue) = Process::start(disk, Arc::new(world.timeline.clone()), slots, keep, reports);
         let queue: Arc<dyn Queue> = watched(queue, Arc::new(place.clone()));
         let mut node = Node {
             place,

@@ -57,6 +57,7 @@ pub(crate) fn play(disk: &mut Disk, seed: u64, traced: bool) -> Played {
         _ => Keep { age: day, bytes: 1 << 30 },
     };
     world.ledger().forgets = keep.bytes < 1 << 30;
+    world.ledger().reports = world.reports;
     let (events, odds) = (3 + random.below(18), *random.pick(&[3, 6, 12]));
     let nodes = [const { None }; 3];
     let mut schedule = Schedule { disk, world: Arc::clone(&world), nodes, keep, events, odds, steps: 0 };

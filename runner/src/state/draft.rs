@@ -37,11 +37,36 @@ pub enum Refused {
     #[error("the value is no number in decimal digits that could be incremented")]
     NoNumber,
     /// Beyond 64 bits.
-    #[error("the number would be larger than 18446744073709551615")]
-    Overflow,
+    #[error("the number would not be between {0} and {1}")]
+    Overflow(i128, i128),
     /// The store's fault, not the guest's.
     #[error("the state cannot be read")]
     Unreadable(#[from] QueueError),
+}
+
+/// What can be counted with.
+pub trait Number: Copy + Default + std::str::FromStr + std::fmt::Display {
+    /// The smallest one, and the largest.
+    const BOUNDS: (i128, i128);
+
+    /// The sum, if there is one.
+    fn plus(self, other: Self) -> Option<Self>;
+}
+
+impl Number for u64 {
+    const BOUNDS: (i128, i128) = (u64::MIN as i128, u64::MAX as i128);
+
+    fn plus(self, other: u64) -> Option<u64> {
+        self.checked_add(other)
+    }
+}
+
+impl Number for i64 {
+    const BOUNDS: (i128, i128) = (i64::MIN as i128, i64::MAX as i128);
+
+    fn plus(self, other: i64) -> Option<i64> {
+        self.checked_add(other)
+    }
 }
 
 // === impl Draft ===
@@ -100,22 +125,32 @@ impl Draft {
     /// # Errors
     ///
     /// As [`Draft::set`]; and where there is something else, or the sum is too large.
-    pub fn increment(&mut self, key: String, delta: u64) -> Result<u64, Refused> {
+    pub fn increment<N: Number>(&mut self, key: String, delta: N) -> Result<N, Refused> {
         let before = self.get(&key)?;
         let number = match &before {
-            None => 0,
+            None => N::default(),
             Some(value) => {
                 std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or(Refused::NoNumber)?
             }
         };
-        let sum = u64::checked_add(number, delta).ok_or(Refused::Overflow)?;
-        // What this attempt itself has put there is nobody else's.
-        let seen = (!self.changes.writes.contains_key(&key)).then(|| key.clone());
-        self.set(key, sum.to_string().into_bytes())?;
-        if let Some(key) = seen {
-            self.changes.expected.insert(key, before);
-        }
+        let sum = number.plus(delta).ok_or(Refused::Overflow(N::BOUNDS.0, N::BOUNDS.1))?;
+        self.replace(key, before, sum.to_string().into_bytes())?;
         Ok(sum)
+    }
+
+    /// Puts a value there if what is there is what was seen before, and answers whether it was. Nobody else may have changed it
+    /// when the attempt is settled.
+    ///
+    /// # Errors
+    ///
+    /// As [`Draft::set`].
+    pub fn swap(&mut self, key: String, seen: &Option<Vec<u8>>, value: Vec<u8>) -> Result<bool, Refused> {
+        let before = self.get(&key)?;
+        if before != *seen {
+            return Ok(false);
+        }
+        self.replace(key, before, value)?;
+        Ok(true)
     }
 
     /// Keys in their order, from the `from`-th on, and where the next ones begin, if there are more.
@@ -145,6 +180,17 @@ impl Draft {
     /// What the attempt leaves; none where it changes nothing.
     pub fn into_changes(self) -> Option<Changes> {
         (!self.changes.writes.is_empty()).then_some(self.changes)
+    }
+
+    /// Puts a value there that follows from what was there before.
+    fn replace(&mut self, key: String, before: Option<Vec<u8>>, value: Vec<u8>) -> Result<(), Refused> {
+        // What this attempt itself has put there is nobody else's.
+        let seen = (!self.changes.writes.contains_key(&key)).then(|| key.clone());
+        self.set(key, value)?;
+        if let Some(key) = seen {
+            self.changes.expected.insert(key, before);
+        }
+        Ok(())
     }
 
     fn put(&mut self, key: String, value: Option<Vec<u8>>) -> Result<(), Refused> {
@@ -251,20 +297,40 @@ mod tests {
     #[test]
     fn increment_expects_what_it_saw() {
         let mut draft = draft(&[("a", "41"), ("text", "x")]);
-        assert_eq!(draft.increment("a".into(), 1).unwrap(), 42);
-        assert_eq!(draft.increment("a".into(), 0).unwrap(), 42);
-        assert_eq!(draft.increment("new".into(), 5).unwrap(), 5);
+        assert_eq!(draft.increment("a".into(), 1u64).unwrap(), 42);
+        assert_eq!(draft.increment("a".into(), 0u64).unwrap(), 42);
+        assert_eq!(draft.increment("new".into(), 5u64).unwrap(), 5);
         draft.set("text".into(), b"7".to_vec()).unwrap();
-        assert_eq!(draft.increment("text".into(), 1).unwrap(), 8);
-        assert!(matches!(draft.increment("a".into(), u64::MAX), Err(Refused::Overflow)));
+        assert_eq!(draft.increment("text".into(), 1i64).unwrap(), 8);
+        assert!(matches!(draft.increment("a".into(), u64::MAX), Err(Refused::Overflow(0, _))));
         let changes = draft.into_changes().unwrap();
         assert_eq!(changes.expected, BTreeMap::from([("a".into(), Some(b"41".to_vec())), ("new".into(), None)]));
     }
 
     #[test]
+    fn numbers_may_fall_below_nothing_where_they_have_a_sign() {
+        let mut draft = draft(&[("a", "1")]);
+        assert_eq!(draft.increment("a".into(), -3i64).unwrap(), -2);
+        assert!(matches!(draft.increment("a".into(), 1u64), Err(Refused::NoNumber)));
+        assert!(matches!(draft.increment("a".into(), i64::MIN), Err(Refused::Overflow(..))));
+    }
+
+    #[test]
+    fn swap_expects_what_it_saw_and_is_refused_where_that_is_not_so_any_more() {
+        let mut draft = draft(&[("a", "1")]);
+        let (seen, nothing) = (Some(b"1".to_vec()), None);
+        assert!(draft.swap("a".into(), &seen, b"2".to_vec()).unwrap());
+        assert!(!draft.swap("a".into(), &seen, b"3".to_vec()).unwrap(), "it is 2 by now");
+        assert!(draft.swap("new".into(), &nothing, b"4".to_vec()).unwrap());
+        let changes = draft.into_changes().unwrap();
+        assert_eq!(changes.expected, BTreeMap::from([("a".into(), seen), ("new".into(), None)]));
+        assert_eq!(changes.writes["a"], Some(b"2".to_vec()));
+    }
+
+    #[test]
     fn what_is_no_number_is_not_incremented() {
         let mut draft = draft(&[("text", "x")]);
-        assert!(matches!(draft.increment("text".into(), 1), Err(Refused::NoNumber)));
+        assert!(matches!(draft.increment("text".into(), 1u64), Err(Refused::NoNumber)));
         assert_eq!(draft.into_changes(), None);
     }
 

@@ -175,6 +175,23 @@ fn guest_that_waits_for_a_server_ends_at_its_timeout() {
 }
 
 #[test]
+fn guest_that_waits_on_a_connection_ends_at_its_timeout() {
+    // The system takes the connection, and nobody ever answers on it.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let reach = Reach::new(&format!("tcp = ['127.0.0.1:{port}']")).allow(&format!("'*: tcp 127.0.0.1:{port}'"));
+    let manifest = fs::read_to_string(reach.path("reach.toml")).unwrap();
+    let reach = reach.manifest(&format!("timeout = '500ms'\n{manifest}"));
+    // Of a few, as the machine may be busy with something else just then.
+    let within = (0..5).any(|_| {
+        let said = reach.invoke("reach", &json!({ "steps": [{ "connect": ["127.0.0.1", port] }] }));
+        assert_eq!(said.json["kind"], json!("timeout"), "{} {}", said.json, said.stderr);
+        (500_000..600_000).contains(&said.json["duration_us"].as_u64().unwrap())
+    });
+    assert!(within);
+}
+
+#[test]
 fn ten_thousand_requests_are_refused_and_no_harm_is_done() {
     let server = Server::start();
     let to = format!("127.0.0.1:{}", server.port);

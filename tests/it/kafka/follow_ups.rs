@@ -1,6 +1,6 @@
 //! Jobs that enqueue jobs: never missing, and with transactions never twice; and to which topic they go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Broker, Received, Topic};
 use crate::eventually;
@@ -64,17 +64,21 @@ fn kills(config: &str, kills: usize) {
     }
     runner.restart(&[]);
     eventually!(topic.left() == 0);
-    assert_eq!(topic.dead().len(), 0);
+    // Of many kills, three may meet one job.
+    let dead = topic.dead();
+    assert!(dead.iter().all(|letter| letter.envelope()["buried"]["failure"]["kind"] == "suspect"), "{dead:?}");
+    let buried: BTreeSet<String> =
+        dead.iter().map(|letter| letter.envelope()["id"].as_str().expect("it has an id").to_owned()).collect();
     let ids = follow_ups(&topic);
-    for parent in &parents {
-        let id = format!("{}/{}/{}", topic.name, parent.partition, parent.offset);
+    let ids_of_parents = parents.iter().map(|at| format!("{}/{}/{}", topic.name, at.partition, at.offset));
+    for id in ids_of_parents.filter(|id| !buried.contains(id)) {
         let both = |attempt: u32| [1, 2].map(|n| ids.get(&format!("{id}/{attempt}/{n}")).copied().unwrap_or(0));
         let attempts: Vec<[usize; 2]> = (1..9).map(both).collect();
         assert!(attempts.iter().any(|[one, two]| *one > 0 && *two > 0), "{id}: {attempts:?}");
     }
     if config == TRANSACTIONS {
         assert!(ids.values().all(|times| *times == 1), "{ids:?}");
-        assert_eq!(ids.len(), 2 * parents.len());
+        assert_eq!(ids.len(), 2 * (parents.len() - buried.len()));
     }
 }
 

@@ -257,7 +257,7 @@ fn jobs_are_found_wherever_they_wait() {
     let show = |id: &str| looking.show(id);
     let text = show("mine").unwrap();
     assert_eq!((text.body.as_slice(), text.listed.job_type.as_deref()), (&b"any text"[..], Some("text")));
-    assert_eq!((text.listed.state, text.source), (State::Ready, format!("{}/0/0", looking.name())));
+    assert_eq!((text.listed.state, text.source.to_string()), (State::Ready, format!("{}/0/0", looking.name())));
     let says = |name: &str, value: &str| text.metadata.iter().any(|pair| pair.0 == name && pair.1 == value);
     assert!(says("queue", looking.name()) && says("header-base64.bin", "/wA="), "{:?}", text.metadata);
     assert_eq!(show(&format!("{}/0/1", looking.name())).unwrap().listed.job_type.as_deref(), Some("a"));

@@ -20,8 +20,10 @@ fn job_that_kills_its_runner_again_and_again_ends_alone_as_suspect() {
     let job =
         |id: &str, command: &str| Record::from(format!(r#"{{"job_type":"obey","job_id":"{id}","do":"{command}"}}"#));
     topic.send([job("bad", "begin-spin"), job("one", WORK), job("two", WORK)]);
-    let mut runner =
-        topic.runner(&format!("slots = 4\n{KIP_848}")).handler("obey", "obedient").manifest("obey", "timeout = '10m'");
+    let mut runner = topic
+        .runner(&format!("slots = 4\nfailures.job_type = 'report'\n{KIP_848}"))
+        .handler("obey", "obedient")
+        .manifest("obey", "timeout = '10m'");
     // Twice all of them are at work when the runner dies, so that any may have done it.
     for death in 1..=2 {
         runner.restart(&[]);
@@ -41,6 +43,9 @@ fn job_that_kills_its_runner_again_and_again_ends_alone_as_suspect() {
     assert_eq!((letter.kind(), letter.failures), ("suspect", 0));
     assert_eq!((letter.attempt, letter.interruptions), (3, 3));
     assert_eq!(topic.dead().len(), 1);
+    let reports = topic.live(".parked");
+    let ids: Vec<&[u8]> = reports.iter().filter_map(|report| report.header("id")).collect();
+    assert_eq!(ids, [b"bad/report/1"], "no handler saw its end, and somebody is told");
 
     // Requeued, it is tried as any other, and a restart does not remember otherwise.
     runner.stop();

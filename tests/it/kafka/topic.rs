@@ -170,7 +170,7 @@ impl Topic {
             return found;
         }
         // What stands behind a transaction that is not ended, since its runner died, is not read yet.
-        let hidden = TIERS.iter().chain(&[".dead"]).filter(|suffix| self.is_being_written(suffix)).count();
+        let hidden = [""].iter().chain(&TIERS).chain(&[".dead"]).filter(|suffix| self.is_being_written(suffix)).count();
         if hidden > 0 { hidden } else { all() }
     }
 

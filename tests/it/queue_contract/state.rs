@@ -19,6 +19,7 @@ pub(crate) async fn exercise<F: Future<Output = Arc<dyn Queue>>>(make: impl Fn()
     claim("snapshot does not change", Box::pin(snapshot_does_not_change(make().await))).await;
     claim("slower attempt runs again", Box::pin(slower_attempt_runs_again(make().await))).await;
     claim("quota holds for all together", Box::pin(quota_holds_for_all_together(make().await))).await;
+    claim("it is forgotten when it is told to", Box::pin(it_is_forgotten_when_it_is_told_to(make().await))).await;
     claims.check();
 }
 
@@ -48,7 +49,7 @@ async fn it_changes_with_the_settlement(queue: Arc<dyn Queue>) {
     let delivery = running(&*queue).await;
     let mut draft = draft_of(&*queue, "h");
     draft.set("a".into(), b"\xff\0".to_vec()).unwrap();
-    assert_eq!(draft.increment("n".into(), 7).unwrap(), 7);
+    assert_eq!(draft.increment("n".into(), 7u64).unwrap(), 7);
     assert_eq!(seen(&*queue, "a"), None, "nobody sees it before");
     let settlement = with_state(&delivery, ack(), draft);
     assert_eq!(settle(&*queue, delivery, settlement).await, Settled::Settled);
@@ -57,7 +58,7 @@ async fn it_changes_with_the_settlement(queue: Arc<dyn Queue>) {
     let delivery = running(&*queue).await;
     let mut draft = draft_of(&*queue, "h");
     draft.delete("a".into()).unwrap();
-    assert_eq!(draft.increment("n".into(), 1).unwrap(), 8);
+    assert_eq!(draft.increment("n".into(), 1u64).unwrap(), 8);
     let at = SystemClock.now();
     let retry = Disposition::Retry { at, body: None, after: RetryAfter::Request { reason: None } };
     let settlement = with_state(&delivery, retry, draft);
@@ -75,6 +76,30 @@ async fn each_handler_has_its_own(queue: Arc<dyn Queue>) {
     assert_eq!(draft_of(&*queue, "other").get("a").unwrap(), None);
     assert_eq!(draft_of(&*queue, "other").keys(0).unwrap().0.len(), 0);
     assert_eq!(draft_of(&*queue, "h").keys(0).unwrap().0, ["a"]);
+}
+
+async fn it_is_forgotten_when_it_is_told_to(queue: Arc<dyn Queue>) {
+    assert_eq!(queue.state().kept().unwrap(), []);
+    assert_eq!(queue.state().forget("h").unwrap(), Size::default());
+    for handler in ["h", "other"] {
+        let delivery = running(&*queue).await;
+        let mut draft = draft_of(&*queue, handler);
+        draft.set("a".into(), b"123".to_vec()).unwrap();
+        let settlement = with_state(&delivery, ack(), draft);
+        assert_eq!(settle(&*queue, delivery, settlement).await, Settled::Settled);
+    }
+    let four = Size { keys: 1, bytes: 4 };
+    assert_eq!(queue.state().kept().unwrap(), [("h".to_owned(), four), ("other".to_owned(), four)]);
+    // One that relied on what is forgotten runs again.
+    let delivery = running(&*queue).await;
+    let mut draft = draft_of(&*queue, "h");
+    draft.increment("a".into(), 1_u64).unwrap();
+    assert_eq!(queue.state().forget("h").unwrap(), four);
+    let settlement = with_state(&delivery, ack(), draft);
+    assert_eq!(settle(&*queue, delivery, settlement).await, Settled::Conflicted);
+    settle_all(&*queue, vec![receive_one(&*queue, "t").await]).await;
+    assert_eq!(seen(&*queue, "a"), None);
+    assert_eq!(queue.state().kept().unwrap(), [("other".to_owned(), four)]);
 }
 
 async fn snapshot_does_not_change(queue: Arc<dyn Queue>) {
@@ -95,7 +120,7 @@ async fn slower_attempt_runs_again(queue: Arc<dyn Queue>) {
     let (one, other) = (running(&*queue).await, running(&*queue).await);
     let mut drafts = [draft_of(&*queue, "h"), draft_of(&*queue, "h")];
     for draft in &mut drafts {
-        assert_eq!(draft.increment("n".into(), 1).unwrap(), 1);
+        assert_eq!(draft.increment("n".into(), 1u64).unwrap(), 1);
         draft.set("beside".into(), b"1".to_vec()).unwrap();
     }
     let [first, second] = drafts;
@@ -106,7 +131,7 @@ async fn slower_attempt_runs_again(queue: Arc<dyn Queue>) {
     let again = receive_one(&*queue, "t").await;
     assert_eq!((again.job.attempt, again.job.failures), (2, 0), "that is nobody's failure");
     let mut draft = draft_of(&*queue, "h");
-    assert_eq!(draft.increment("n".into(), 1).unwrap(), 2);
+    assert_eq!(draft.increment("n".into(), 1u64).unwrap(), 2);
     let settlement = with_state(&again, ack(), draft);
     assert_eq!(settle(&*queue, again, settlement).await, Settled::Settled);
     assert_eq!(seen(&*queue, "n"), Some(b"2".to_vec()));

@@ -59,6 +59,20 @@ pub(crate) fn keeping() -> Vec<u8> {
     encoded(&module(&text("keeper"), &wit, "w"))
 }
 
+/// The guest that compares and swaps, by the second draft of the same.
+pub(crate) fn swapping() -> Vec<u8> {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/wit/keyvalue-draft2/keyvalue.wit");
+    let package = std::fs::read_to_string(file).unwrap().replacen("draft2;", "draft2 {", 1);
+    let wit = format!(
+        "{}\nworld w {{
+            include job-handler; import wasi:keyvalue/store@0.2.0-draft2; import wasi:keyvalue/atomics@0.2.0-draft2;
+        }}
+        {package} }}",
+        contract()
+    );
+    encoded(&module(&text("swapper"), &wit, "w"))
+}
+
 /// The guest that leaks handles, which imports more than the contract has.
 pub(crate) fn leaking_handles() -> Vec<u8> {
     let wit = format!(

@@ -33,7 +33,7 @@ pub(crate) struct Seen {
     pub requeues: u32,
     pub result: Option<Value>,
     #[serde(default)]
-    pub source: String,
+    pub source: Value,
     #[serde(default)]
     pub metadata: Vec<(String, String)>,
     #[serde(default)]

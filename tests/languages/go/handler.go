@@ -21,7 +21,6 @@ type ask struct {
 	Message string            `json:"message"`
 	Text    string            `json:"text"`
 	JobType string            `json:"job_type"`
-	Type    string            `json:"type"`
 	Options map[string]string `json:"options"`
 	Key     string            `json:"key"`
 	URL     string            `json:"url"`
@@ -122,7 +121,7 @@ func granted(ask ask) (any, error) {
 		for name, value := range ask.Options {
 			options = append(options, sandhog.Option{Name: name, Value: value})
 		}
-		id, err := sandhog.Enqueue(ask.Type, ask.Body, options...)
+		id, err := sandhog.Enqueue(ask.JobType, ask.Body, options...)
 		return textOr(id, err), nil
 	case "config":
 		if value, is := sandhog.Config(ask.Key); is {
@@ -138,7 +137,7 @@ func granted(ask ask) (any, error) {
 		bytes, err := os.ReadFile(ask.Path)
 		return textOr(string(bytes), err), nil
 	case "write":
-		return nil, os.WriteFile(ask.Path, []byte(ask.Text), 0o644)
+		return textOr("", os.WriteFile(ask.Path, []byte(ask.Text), 0o644)), nil
 	}
 	return nil, fmt.Errorf("cannot %q", ask.Do)
 }

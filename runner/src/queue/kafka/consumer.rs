@@ -133,8 +133,8 @@ impl Consumer {
     }
 
     fn hear(&mut self, work: Work) {
-        self.shared.right.settled(work.settles.iter().map(|settle| settle.receipt.record));
         for settle in work.settles {
+            self.shared.right.settled(settle.receipt.record);
             self.settle(settle);
         }
         for written in work.written {

@@ -271,6 +271,7 @@ fn requeued(found: &Found<'_>, topic: &str) -> Write {
         key: envelope.key.as_ref().and_then(|key| key.bytes()),
         value: (!envelope.null).then(|| found.original().to_vec()),
         headers: Some(record::written(&found.record.headers, &envelope, None)),
+        shorter: None,
     }
 }
 
@@ -280,7 +281,6 @@ fn tombstone(found: &Found<'_>) -> Write {
         topic: found.message.topic().to_owned(),
         partition: Some(found.message.partition()),
         key: found.message.key().map(<[u8]>::to_vec),
-        value: None,
-        headers: None,
+        ..Write::default()
     }
 }

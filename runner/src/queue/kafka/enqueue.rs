@@ -9,12 +9,16 @@ use uuid::Uuid;
 
 use super::Options;
 use super::client::explain;
-use super::envelope::{Buried, DEPTH_HEADER, Envelope, HEADER, ID_HEADER, PARENT_HEADER, Source, TYPE_HEADER};
+use super::envelope::{
+    Buried, DEPTH_HEADER, Envelope, HEADER, ID_HEADER, PARENT_HEADER, REPORT_OF_HEADER, Source, TYPE_HEADER,
+};
+use super::record::{Record, written};
+use super::report;
 use super::tier;
 use super::topics::{JobTopic, Names, Topics};
 use super::write::{Producer, Sent, Write, is_full};
 use crate::clock::UnixMs;
-use crate::follow_up::{DEPTH, PARENT};
+use crate::follow_up::{DEPTH, PARENT, REPORT_OF};
 use crate::job;
 use crate::outcome::{Failure, Kind};
 use crate::queue::{Enqueued, NewJob, QueueError};
@@ -56,27 +60,54 @@ pub(super) fn follow_up(job: NewJob, topics: &Topics, parent: usize, now: UnixMs
     New::of(job, topic, now).write
 }
 
-/// Sends them, waiting where the library has too much to do: not for a thread that must go on.
+/// Sends them, waiting where the library has too much to do: not for a thread that must go on. Reports are there before the
+/// dead letters that they are about: none of these is ever without.
 pub(super) fn send(
     jobs: Vec<NewJob>,
     options: &Options,
-    topic: &JobTopic,
+    topics: &Topics,
     producer: &Producer,
     reply: oneshot::Sender<Result<Vec<Enqueued>, QueueError>>,
 ) {
     let now = options.clock.now();
-    let answers = vec![None; jobs.len()];
+    let news: Vec<New> = jobs.into_iter().map(|job| New::of(job, &topics.jobs[0], now)).collect();
+    let reports = news.iter().filter_map(|new| report::of(&new.write, options, topics, 0, now));
+    match send_reports(reports.map(Arc::new).collect(), producer) {
+        Ok(()) => send_all(news.into_iter().map(|new| (Arc::new(new.write), new.id)).collect(), producer, reply),
+        // Whoever asked may have gone away.
+        Err(error) => drop(reply.send(Err(error))),
+    }
+}
+
+fn send_reports(mut reports: Vec<Arc<Write>>, producer: &Producer) -> Result<(), QueueError> {
+    while !reports.is_empty() {
+        let (reply, sent) = oneshot::channel();
+        send_all(reports.iter().map(|report| (Arc::clone(report), None)).collect(), producer, reply);
+        let Err(error) = sent.blocking_recv().unwrap_or(Ok(Vec::new())) else { break };
+        // Which of them it was is not known, nor needed: they are dead letters of one command.
+        let shorter: Option<Vec<Arc<Write>>> = reports.iter().map(|report| report.shorter.clone()).collect();
+        reports = shorter.filter(|_| !error.transient).ok_or(error)?;
+    }
+    Ok(())
+}
+
+/// Sends records, and the ids of those jobs that have one already.
+fn send_all(
+    news: Vec<(Arc<Write>, Option<String>)>,
+    producer: &Producer,
+    reply: oneshot::Sender<Result<Vec<Enqueued>, QueueError>>,
+) {
+    let answers = vec![None; news.len()];
     // One more than there are: nothing is answered before all are sent.
-    let state = State { answers, left: jobs.len() + 1, failure: None, reply: Some(reply) };
+    let state = State { answers, left: news.len() + 1, failure: None, reply: Some(reply) };
     let batch = Arc::new(Batch { state: Mutex::new(state), one: Condvar::new() });
-    for (at, job) in jobs.into_iter().enumerate() {
-        let new = New::of(job, topic, now);
-        if let Some(id) = &new.id {
+    for (at, (write, id)) in news.into_iter().enumerate() {
+        if let Some(id) = &id {
             batch.name(at, id);
         }
-        while let Err(error) = new.write.send(producer, Box::new(Sent::Enqueued(Arc::clone(&batch), at))) {
+        while let Err(error) = write.send(producer, Box::new(Sent::Enqueued(Arc::clone(&batch), at))) {
             if !is_full(&error) {
-                batch.failed(explain(&error, "cannot enqueue", &new.write.topic));
+                batch.failed(explain(&error, "cannot enqueue", &write.topic));
                 break;
             }
             batch.wait_for_room();
@@ -85,13 +116,21 @@ pub(super) fn send(
     batch.count();
 }
 
+/// Whether a record is a new job.
+pub(super) fn is_job(write: &Write, topics: &Topics) -> bool {
+    topics.jobs.iter().any(|topic| topic.names.jobs == write.topic)
+}
+
 /// A dead letter of a follow-up that its topic does not take: held back, it would hold up its parent's partition for good.
 /// None of what is no follow-up.
 pub(super) fn too_large(write: &Write, topics: &Topics, now: UnixMs) -> Option<Write> {
     let topic = topics.jobs.iter().find(|topic| topic.names.jobs == write.topic)?;
     let bytes = write.value.clone().unwrap_or_default();
     let reason = format!("a follow-up job of {} bytes, which is larger than its topic takes", bytes.len());
-    Some(New::malformed(bytes, reason, &topic.names, now).write)
+    let mut record = write.headers.as_ref().map(Record::of_headers).unwrap_or_default();
+    // What it descends from is known of it still.
+    record.headers.retain(|(name, _)| [PARENT_HEADER, DEPTH_HEADER, REPORT_OF_HEADER].contains(&name.as_str()));
+    Some(malformed(bytes, reason, &topic.names, &record, now).0)
 }
 
 // === impl Batch ===
@@ -158,7 +197,10 @@ impl New {
             NewJob::Job { job_type, body, id, run_at, metadata } => {
                 New::job(job_type, body, id, run_at, metadata, topic, now)
             }
-            NewJob::Malformed { bytes, reason } => New::malformed(bytes, reason, &topic.names, now),
+            NewJob::Malformed { bytes, reason } => {
+                let (write, id) = malformed(bytes, reason, &topic.names, &Record::default(), now);
+                New { write, id: Some(id) }
+            }
         }
     }
 
@@ -180,6 +222,7 @@ impl New {
                 None if name == "key" => key = Some(value),
                 None if name == PARENT => headers.push((PARENT_HEADER.to_owned(), value)),
                 None if name == DEPTH => headers.push((DEPTH_HEADER.to_owned(), value)),
+                None if name == REPORT_OF => headers.push((REPORT_OF_HEADER.to_owned(), value)),
                 None => headers.push((name, value)),
             }
         }
@@ -209,22 +252,17 @@ impl New {
         }
         let headers = (due.is_some() || !headers.is_empty()).then_some(written);
         let (key, value) = (key.map(String::into_bytes), Some(body.into_bytes()));
-        New { write: Write { topic, partition: None, key, value, headers }, id }
+        New { write: Write { topic, key, value, headers, ..Write::default() }, id }
     }
+}
 
-    fn malformed(bytes: Vec<u8>, reason: String, names: &Names, now: UnixMs) -> New {
-        let mut envelope = envelope(names, None, None, now);
-        envelope.buried = Some(Buried { at: now, failure: Failure::new(Kind::Malformed, reason) });
-        let json = envelope.to_json();
-        let write = Write {
-            topic: names.dead.clone(),
-            partition: None,
-            key: Some(envelope.record.into_bytes()),
-            value: Some(bytes),
-            headers: Some(OwnedHeaders::new().insert(Header { key: HEADER, value: Some(&json) })),
-        };
-        New { write, id: Some(envelope.id) }
-    }
+/// The dead letter of what is no job, and its id.
+fn malformed(bytes: Vec<u8>, reason: String, names: &Names, record: &Record, now: UnixMs) -> (Write, String) {
+    let mut envelope = envelope(names, None, None, now);
+    envelope.buried = Some(Buried { at: now, failure: Failure::new(Kind::Malformed, reason) });
+    let headers = Some(written(&record.headers, &envelope, None));
+    let key = Some(envelope.record.into_bytes());
+    (Write { topic: names.dead.clone(), key, value: Some(bytes), headers, ..Write::default() }, envelope.id)
 }
 
 /// The envelope of a job that no record of the job topic begins.

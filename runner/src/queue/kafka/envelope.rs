@@ -29,6 +29,9 @@ pub(crate) const PARENT_HEADER: &str = "sandhog-parent";
 /// The header that says how long the chain of follow-ups is that it stands in.
 pub(crate) const DEPTH_HEADER: &str = "sandhog-depth";
 
+/// The header that says of which dead letter's report a job descends, or is one.
+pub(crate) const REPORT_OF_HEADER: &str = "sandhog-report-of";
+
 /// So many of the first failed attempts are kept.
 const FIRST_KEPT: usize = 3;
 

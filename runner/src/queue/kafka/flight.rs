@@ -145,13 +145,19 @@ impl Flight {
 
     /// It waits until somebody has room for it.
     pub(super) fn wait(&mut self, delivery: i64) {
-        let Some(job_type) = self.job_type(delivery) else { return };
         self.stage(delivery, Stage::Waiting);
-        let Held { tenure, bytes, .. } = self.held[&delivery];
-        let lane = self.lanes.entry(job_type).or_insert_with(Lane::new);
-        lane.waiting.push_back(delivery);
-        *lane.of.entry(tenure).or_default() += 1;
-        lane.bytes += bytes;
+        let Some(held) = self.held.get(&delivery) else { return };
+        let Content::Job(job) = &held.content else { return };
+        match self.lanes.get_mut(job.job_type.as_str()) {
+            Some(lane) => lane.push(delivery, held),
+            None => {
+                let served = self.served.types.get(job.job_type.as_str());
+                let job_type = served.cloned().unwrap_or_else(|| job.job_type.as_str().into());
+                let mut lane = Lane::new();
+                lane.push(delivery, held);
+                self.lanes.insert(job_type, lane);
+            }
+        }
     }
 
     /// It waits for its time.
@@ -351,16 +357,6 @@ impl Flight {
             self.lanes.remove(job.job_type.as_str());
         }
     }
-
-    fn job_type(&self, delivery: i64) -> Option<Arc<str>> {
-        let Content::Job(job) = &self.held.get(&delivery)?.content else { return None };
-        let known = self.lanes.get_key_value(job.job_type.as_str()).map(|(name, _)| Arc::clone(name));
-        Some(
-            known
-                .or_else(|| self.served.types.get(job.job_type.as_str()).cloned())
-                .unwrap_or_else(|| job.job_type.as_str().into()),
-        )
-    }
 }
 
 // === impl Content ===
@@ -395,6 +391,12 @@ impl Content {
 impl Lane {
     fn new() -> Lane {
         Lane { waiting: VecDeque::new(), of: HashMap::new(), bytes: 0, moved: Instant::now() }
+    }
+
+    fn push(&mut self, delivery: i64, held: &Held) {
+        self.waiting.push_back(delivery);
+        *self.of.entry(held.tenure).or_default() += 1;
+        self.bytes += held.bytes;
     }
 
     /// Whether nothing of it can start now, so far as one can tell.

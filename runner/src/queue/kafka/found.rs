@@ -10,7 +10,7 @@ use super::envelope::{Envelope, Source};
 use super::record::{Read, Record};
 use crate::clock::UnixMs;
 use crate::job::Job;
-use crate::queue::{Filter, Listed, Shown, State};
+use crate::queue::{Filter, JobSource, Listed, Shown, State};
 
 /// Which of our topics a job lies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,46 +99,13 @@ impl<'m> Found<'m> {
 
     /// A line of a list.
     pub(super) fn listed(&self, now: UnixMs) -> Listed {
-        let envelope = self.envelope();
-        let (state, last) = (self.state(now), envelope.last_attempt.as_ref());
-        let buried = envelope.buried.as_ref().filter(|_| state == State::Dead);
-        let failure = buried.map(|buried| &buried.failure).or(last.and_then(|last| last.failure.as_ref()));
-        Listed {
-            id: envelope.id.clone(),
-            job_type: envelope.job_type.clone(),
-            state,
-            attempt: envelope.attempts,
-            failures: envelope.failures,
-            retries_requested: envelope.retries_requested,
-            enqueued_at: envelope.enqueued_at,
-            run_at: (state != State::Dead).then(|| self.ready_at()),
-            started_at: last.map(|last| last.started_at),
-            duration_us: last.map(|last| last.duration_us),
-            ended_at: buried.map(|buried| buried.at),
-            generation: last.map(|last| last.generation.clone()),
-            failure: failure.cloned(),
-            requeues: envelope.requeues,
-        }
+        let state = self.state(now);
+        listed(&self.envelope(), state, (state != State::Dead).then(|| self.ready_at()))
     }
 
     /// All that is known of it.
     pub(super) fn shown(&self, now: UnixMs) -> Shown {
-        let envelope = self.envelope();
-        let Source { topic, partition, offset, .. } = &envelope.source;
-        // A scheduled job begins in no record of the job topic.
-        let source = if *offset < 0 { topic.clone() } else { format!("{topic}/{partition}/{offset}") };
-        let changed = self.record.original.as_ref().and(self.message.payload());
-        Shown {
-            listed: self.listed(now),
-            body: self.original().to_vec(),
-            changed_body: changed.map(|bytes| String::from_utf8_lossy(bytes).into_owned()),
-            result: None,
-            source,
-            metadata: self.record.metadata(),
-            failed_attempts: envelope.failed_attempts.clone(),
-            failed_attempts_omitted: envelope.failed_attempts_omitted,
-            interruptions: envelope.interruptions,
-        }
+        shown(&self.record, &self.envelope(), self.message.payload(), self.listed(now))
     }
 
     /// Whether it passes `filter`, whose limit is not looked at.
@@ -164,5 +131,51 @@ impl<'m> Found<'m> {
 
     fn due_at(&self) -> Option<UnixMs> {
         self.record.envelope.as_ref().and_then(|envelope| envelope.due_at)
+    }
+}
+
+/// All that is known of a dead letter of ours whose record holds `value`; none of what is none.
+pub(super) fn letter(record: &Record, value: &[u8]) -> Option<Shown> {
+    let envelope = record.envelope.as_deref().filter(|envelope| envelope.buried.is_some())?;
+    Some(shown(record, envelope, Some(value), listed(envelope, State::Dead, None)))
+}
+
+fn listed(envelope: &Envelope, state: State, run_at: Option<UnixMs>) -> Listed {
+    let last = envelope.last_attempt.as_ref();
+    let buried = envelope.buried.as_ref().filter(|_| state == State::Dead);
+    let failure = buried.map(|buried| &buried.failure).or(last.and_then(|last| last.failure.as_ref()));
+    Listed {
+        id: envelope.id.clone(),
+        job_type: envelope.job_type.clone(),
+        state,
+        attempt: envelope.attempts,
+        failures: envelope.failures,
+        retries_requested: envelope.retries_requested,
+        enqueued_at: envelope.enqueued_at,
+        run_at,
+        started_at: last.map(|last| last.started_at),
+        duration_us: last.map(|last| last.duration_us),
+        ended_at: buried.map(|buried| buried.at),
+        generation: last.map(|last| last.generation.clone()),
+        failure: failure.cloned(),
+        requeues: envelope.requeues,
+    }
+}
+
+fn shown(record: &Record, envelope: &Envelope, value: Option<&[u8]>, listed: Listed) -> Shown {
+    let Source { topic, partition, offset, .. } = &envelope.source;
+    // A scheduled job begins in no record of the job topic.
+    let (partition, offset) = (*offset >= 0).then_some((*partition, *offset)).unzip();
+    let changed = record.original.as_ref().and(value);
+    Shown {
+        listed,
+        body: record.original.as_deref().or(value).unwrap_or_default().to_vec(),
+        changed_body: changed.map(|bytes| String::from_utf8_lossy(bytes).into_owned()),
+        result: None,
+        source: JobSource { queue: topic.clone(), partition, offset },
+        metadata: record.metadata(),
+        failed_attempts: envelope.failed_attempts.clone(),
+        failed_attempts_omitted: envelope.failed_attempts_omitted,
+        interruptions: envelope.interruptions,
     }
 }

@@ -33,6 +33,9 @@ const QUESTION: Duration = Duration::from_secs(2);
 /// How often what is done is committed.
 const COMMIT_EVERY: Duration = Duration::from_millis(50);
 
+/// The longest time between tries to commit: less than what a runner that leaves waits for its last one.
+const COMMIT_AGAIN_MAX: Duration = Duration::from_secs(2);
+
 /// How many writes, or settlements that somebody waits for, are worth a transaction at once.
 const BATCH: usize = 1_000;
 
@@ -72,6 +75,8 @@ pub(super) struct Group {
     /// A commit is under way.
     committing: bool,
     committed_at: Instant,
+    /// How many commits failed in a row.
+    commits_failed: u32,
 }
 
 /// Partitions that are being given up.
@@ -156,6 +161,7 @@ impl Group {
             committer,
             committing: false,
             committed_at: Instant::now(),
+            commits_failed: 0,
         })
     }
 
@@ -278,9 +284,14 @@ impl Group {
         self.partitions.iter().filter(|(_, partition)| listed(partition)).map(|(tenure, _)| *tenure).collect()
     }
 
-    /// Whether something can be committed now: one at a time, and now and then, or `at_once`.
+    /// Whether something can be committed now: one at a time, and now and then, or `at_once`. After one that failed it takes
+    /// longer each time.
     pub(super) fn may_commit(&self, at_once: bool) -> bool {
-        !self.committing && (at_once || self.committed_at.elapsed() >= COMMIT_EVERY)
+        let wait = match self.commits_failed {
+            0 if at_once => Duration::ZERO,
+            failed => (COMMIT_EVERY * (1 << failed.min(8))).min(COMMIT_AGAIN_MAX),
+        };
+        !self.committing && self.committed_at.elapsed() >= wait
     }
 
     /// Has committed what is done and is not yet, with what was written of it.
@@ -310,6 +321,7 @@ impl Group {
     /// A commit has ended. What failed is committed with what comes next. Answers whether it says anything of what is doubted.
     pub(super) fn committed(&mut self, is_ok: bool) -> bool {
         self.committing = false;
+        self.commits_failed = if is_ok { 0 } else { self.commits_failed + 1 };
         let mut says = false;
         for partition in self.partitions.values_mut().filter(|partition| partition.committing) {
             partition.committing = false;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::client::properties;
 use crate::clock::{Clock, SystemClock};
+use crate::report::Reports;
 
 /// How a Kafka queue is opened.
 #[derive(Debug, Clone)]
@@ -46,6 +47,8 @@ pub struct Options {
     pub body_bytes_max: usize,
     /// How long a job waits for a handler of its type.
     pub park_for: Duration,
+    /// Who is told of dead letters; none: nobody.
+    pub reports: Option<Reports>,
     /// How many attempts run at one time, more or less.
     pub slots: u32,
     /// Where this runner keeps what it must remember after it was killed.
@@ -111,6 +114,7 @@ impl Options {
             in_flight_bytes: 64 << 20,
             body_bytes_max: 8 << 20,
             park_for: Duration::from_secs(7 * 24 * 60 * 60),
+            reports: None,
             slots: 64,
             state_dir: state_dir.into(),
             clock: Arc::new(SystemClock),

@@ -19,9 +19,9 @@ use super::groups::Side;
 use super::record::{Record, written};
 use super::scan::{Part, Scan};
 use super::topics::JobTopic;
-use super::transaction::{self, Transactions, Undone};
+use super::transaction::{self, Transactions, Undone, is_too_large};
 use super::write::Write;
-use super::{Options, Shared};
+use super::{Options, Shared, report};
 use crate::clock::UnixMs;
 use crate::outcome::{Failure, Kind};
 use crate::queue::QueueError;
@@ -35,8 +35,8 @@ const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(60 * 60);
 /// How long it is left to whoever ended this runner's moves.
 const LEAVE_TO_OTHERS: Duration = Duration::from_secs(20);
 
-/// So many jobs are moved in one transaction, two records each.
-const BATCH: usize = 400;
+/// So many jobs are moved in one transaction, two records each, and a report where they are buried.
+const BATCH: usize = 300;
 
 /// And so many bytes, about.
 const BATCH_BYTES: usize = 8 << 20;
@@ -79,10 +79,14 @@ enum Fate {
 struct Moves<'a> {
     shared: &'a Shared,
     topic: &'a JobTopic,
+    /// Which of the job topics it is.
+    at: usize,
     tiers: Vec<i32>,
     transactions: Transactions,
-    batch: Vec<Write>,
+    batch: Vec<Arc<Write>>,
     batch_bytes: usize,
+    /// Of so many jobs.
+    jobs: usize,
     moved: u64,
 }
 
@@ -255,7 +259,8 @@ impl Mover {
         }
         let now = shared.options.clock.now();
         let tiers = shared.parking.tiers(at);
-        let mut moves = Moves { shared, topic, tiers, transactions, batch: Vec::new(), batch_bytes: 0, moved: 0 };
+        let (batch, batch_bytes, jobs) = (Vec::new(), 0, 0);
+        let mut moves = Moves { shared, topic, at, tiers, transactions, batch, batch_bytes, jobs, moved: 0 };
         let mut undone = None;
         scan.read_live(&parts, u64::MAX, &mut |message| {
             let moved = match fate(message, served, &shared.options, now) {
@@ -327,7 +332,7 @@ impl Moves<'_> {
         let (topic, partition, key) = match fate {
             Fate::Run => {
                 envelope.due_at = Some(now);
-                let own = self.tiers.get(self.batch.len() / 2 % self.tiers.len().max(1)).copied();
+                let own = self.tiers.get(self.jobs % self.tiers.len().max(1)).copied();
                 (names.tiers[0].clone(), own, None)
             }
             Fate::Bury => {
@@ -340,22 +345,35 @@ impl Moves<'_> {
         let value = message.payload().unwrap_or_default().to_vec();
         self.batch_bytes += value.len();
         let headers = written(&record.headers, &envelope, record.original.as_deref());
-        self.batch.push(Write { topic, partition, key, value: Some(value), headers: Some(headers) });
-        self.batch.push(Write {
+        let moved = Write { topic, partition, key, value: Some(value), headers: Some(headers), shorter: None };
+        if let Some(report) = report::of(&moved, &self.shared.options, &self.shared.topics, self.at, now) {
+            self.batch_bytes += report.bytes();
+            self.batch.push(Arc::new(report));
+        }
+        self.batch.push(Arc::new(moved));
+        self.batch.push(Arc::new(Write {
             topic: names.parked.clone(),
             partition: Some(message.partition()),
             key: message.key().map(<[u8]>::to_vec),
-            value: None,
-            headers: None,
-        });
-        if self.batch.len() >= 2 * BATCH || self.batch_bytes >= BATCH_BYTES { self.commit() } else { Ok(()) }
+            ..Write::default()
+        }));
+        self.jobs += 1;
+        if self.jobs >= BATCH || self.batch_bytes >= BATCH_BYTES { self.commit() } else { Ok(()) }
     }
 
     fn commit(&mut self) -> Result<(), Undone> {
-        if !self.batch.is_empty() {
-            self.transactions.commit(&self.batch.iter().collect::<Vec<_>>())?;
+        while !self.batch.is_empty() {
+            match self.transactions.commit(&self.batch.iter().map(|write| &**write).collect::<Vec<_>>()) {
+                Ok(()) => break,
+                Err(Undone::Refused(at, error)) if is_too_large(&error) => {
+                    let shorter = self.batch.get(at).and_then(|write| write.shorter.clone());
+                    self.batch[at] = shorter.ok_or(Undone::Refused(at, error))?;
+                }
+                Err(undone) => return Err(undone),
+            }
         }
-        self.moved += self.batch.len() as u64 / 2;
+        self.moved += self.jobs as u64;
+        self.jobs = 0;
         self.batch.clear();
         self.batch_bytes = 0;
         Ok(())

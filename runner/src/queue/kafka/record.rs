@@ -5,11 +5,12 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 
 use super::envelope::{
-    DEPTH_HEADER, Envelope, HEADER, ID_HEADER, Key, ORIGINAL_HEADER, PARENT_HEADER, Source, TYPE_HEADER,
+    DEPTH_HEADER, Envelope, HEADER, ID_HEADER, Key, ORIGINAL_HEADER, PARENT_HEADER, REPORT_OF_HEADER, Source,
+    TYPE_HEADER,
 };
 use super::foreign::survive;
 use crate::clock::UnixMs;
-use crate::follow_up::{DEPTH, PARENT};
+use crate::follow_up::{DEPTH, PARENT, REPORT_OF};
 use crate::job::{self, Job, Malformed};
 
 /// A record as it was read: what stands beside a job's body.
@@ -49,18 +50,31 @@ impl Record {
             timestamp: UnixMs(timestamp),
         };
         let mut record = Record { place, key: message.key().map(<[u8]>::to_vec), ..Record::default() };
-        for (name, value) in headers(message) {
+        if let Some(found) = message.headers() {
+            record.add(headers(found));
+        }
+        record
+    }
+
+    /// The same of one that is only to be written, and has no place yet.
+    pub(crate) fn of_headers(found: &OwnedHeaders) -> Record {
+        let mut record = Record::default();
+        record.add(headers(found));
+        record
+    }
+
+    fn add(&mut self, headers: Vec<(String, Option<Vec<u8>>)>) {
+        for (name, value) in headers {
             match name.as_str() {
                 // One that is not ours is theirs: it says nothing, and goes along.
                 HEADER => match value.as_deref().map(Envelope::from_json) {
-                    Some(Ok(envelope)) => record.envelope = Some(Box::new(envelope)),
-                    _ => record.headers.push((name, value)),
+                    Some(Ok(envelope)) => self.envelope = Some(Box::new(envelope)),
+                    _ => self.headers.push((name, value)),
                 },
-                ORIGINAL_HEADER => record.original = value,
-                _ => record.headers.push((name, value)),
+                ORIGINAL_HEADER => self.original = value,
+                _ => self.headers.push((name, value)),
             }
         }
-        record
     }
 
     /// What its value is, if `default_type` is the type of what says none. An empty value and none at all are the same.
@@ -144,6 +158,7 @@ impl Record {
                 Ok(text) if matches!(name.as_str(), "traceparent" | "tracestate") => add(name, text.to_owned()),
                 Ok(text) if name == PARENT_HEADER => add(PARENT, text.to_owned()),
                 Ok(text) if name == DEPTH_HEADER => add(DEPTH, text.to_owned()),
+                Ok(text) if name == REPORT_OF_HEADER => add(REPORT_OF, text.to_owned()),
                 Ok(text) => add(&format!("header.{name}"), text.to_owned()),
                 Err(_) => add(&format!("header-base64.{name}"), BASE64.encode(value)),
             }
@@ -191,8 +206,7 @@ fn text(value: &[u8], bytes_max: usize) -> Result<&str, Malformed> {
 
 /// The headers of a record, in their order. The library panics at a name that is not UTF-8: such a header is left out, since
 /// no byte sequence may stop the consumer.
-pub(crate) fn headers(message: &BorrowedMessage<'_>) -> Vec<(String, Option<Vec<u8>>)> {
-    let Some(headers) = message.headers() else { return Vec::new() };
+fn headers(headers: &impl Headers) -> Vec<(String, Option<Vec<u8>>)> {
     let one = |at| survive(|| headers.try_get(at).map(owned)).flatten();
     (0..headers.count()).filter_map(one).collect()
 }

@@ -15,13 +15,16 @@ use crate::queue::Receipt;
 /// stopped, or the machine stood still.
 pub(super) const STANDSTILL: Duration = Duration::from_secs(3);
 
+/// In how many parts it is kept what was handed out.
+const PARTS: usize = 16;
+
 /// What is held, as seen from any thread.
 #[derive(Debug)]
 pub(super) struct Right {
     /// Partitions that are held, by their tenure: a number that no other time of holding one has. Every attempt asks.
     tenures: ArcSwap<HashSet<i64>>,
-    /// Deliveries that were handed out and are not settled.
-    handed: Mutex<HashMap<i64, Handed>>,
+    /// Deliveries that were handed out and are not settled, in parts: every attempt that starts takes the lock of one.
+    handed: [Mutex<HashMap<i64, Handed>>; PARTS],
     since: Instant,
     /// When the consumer's thread last turned, in milliseconds since then.
     turned: AtomicI64,
@@ -39,7 +42,7 @@ impl Right {
     pub(super) fn new() -> Right {
         Right {
             tenures: ArcSwap::default(),
-            handed: Mutex::default(),
+            handed: Default::default(),
             since: Instant::now(),
             turned: AtomicI64::new(0),
         }
@@ -65,7 +68,7 @@ impl Right {
     pub(super) fn holds(&self, receipt: Receipt) -> bool {
         let turned = u64::try_from(self.turned.load(Ordering::Acquire)).unwrap_or(0);
         let stood = self.since.elapsed().saturating_sub(Duration::from_millis(turned));
-        let mut handed = self.handed();
+        let mut handed = self.handed(receipt.record);
         let holds = stood < STANDSTILL && self.tenures.load().contains(&receipt.fence);
         if let Some(handed) = handed.get_mut(&receipt.record).filter(|_| holds) {
             handed.started = true;
@@ -75,28 +78,26 @@ impl Right {
 
     /// These are about to be handed out.
     pub(super) fn hand_out(&self, received: &[Received]) {
-        let handed = |one: &Received| (one.receipt.record, Handed { mark: one.mark, started: false });
-        self.handed().extend(received.iter().map(handed));
+        for Received { receipt, mark, .. } in received {
+            self.handed(receipt.record).insert(receipt.record, Handed { mark: *mark, started: false });
+        }
     }
 
     /// A delivery is started. Answers the mark of its job.
     pub(super) fn start(&self, delivery: i64) -> Mark {
-        let mut handed = self.handed();
+        let mut handed = self.handed(delivery);
         let handed = handed.get_mut(&delivery).expect("what is started was handed out, and is not settled");
         handed.started = true;
         handed.mark
     }
 
     pub(super) fn was_started(&self, delivery: i64) -> bool {
-        self.handed().get(&delivery).is_some_and(|handed| handed.started)
+        self.handed(delivery).get(&delivery).is_some_and(|handed| handed.started)
     }
 
-    /// They are over. Many at a time: every attempt that starts waits for this.
-    pub(super) fn settled(&self, deliveries: impl Iterator<Item = i64>) {
-        let mut handed = self.handed();
-        for delivery in deliveries {
-            handed.remove(&delivery);
-        }
+    /// It is over.
+    pub(super) fn settled(&self, delivery: i64) {
+        self.handed(delivery).remove(&delivery);
     }
 
     fn change(&self, change: impl Fn(&mut HashSet<i64>) -> bool) {
@@ -107,7 +108,8 @@ impl Right {
         });
     }
 
-    fn handed(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Handed>> {
-        self.handed.lock().expect("nobody panics while holding what was handed out")
+    fn handed(&self, delivery: i64) -> std::sync::MutexGuard<'_, HashMap<i64, Handed>> {
+        let part = delivery.rem_euclid(PARTS as i64) as usize;
+        self.handed[part].lock().expect("nobody panics while holding what was handed out")
     }
 }

@@ -22,7 +22,7 @@ use crate::queue::runner_files::suspect;
 use crate::queue::told::Told;
 
 /// A record of ours.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Write {
     pub(super) topic: String,
     /// None: as the producer chooses by the key.
@@ -31,6 +31,8 @@ pub(super) struct Write {
     /// None: a tombstone.
     pub(super) value: Option<Vec<u8>>,
     pub(super) headers: Option<OwnedHeaders>,
+    /// What goes in its place where its topic does not take it, being too large.
+    pub(super) shorter: Option<Arc<Write>>,
 }
 
 /// What is to be there before a delivery is done: under way, or tried again.
@@ -155,6 +157,7 @@ impl Write {
             key: keyed.then(|| envelope.record.clone().into_bytes()),
             headers: Some(written(&record.headers, &envelope, original)),
             value: Some(changed.map_or_else(|| bytes.to_vec(), String::into_bytes)),
+            shorter: None,
         })
     }
 
@@ -214,9 +217,10 @@ impl Writing {
         self.parts.iter_mut().for_each(|(_, part)| *part = to);
     }
 
-    /// Puts another in one's place.
-    pub(super) fn replace(&mut self, at: usize, write: Write) {
-        self.parts[at] = (Arc::new(write), Part::Here);
+    /// Puts another in one's place, and perhaps one more beside them.
+    pub(super) fn replace(&mut self, at: usize, write: Arc<Write>, more: Option<Write>) {
+        self.parts[at] = (write, Part::Here);
+        self.parts.extend(more.map(|write| (Arc::new(write), Part::Here)));
     }
 
     /// Whether anything is with the library.

@@ -58,6 +58,7 @@ pub(super) fn apply(
             NewJob::Malformed { bytes, reason } => {
                 let id = &answers.last().expect("it was just pushed").id;
                 bury_malformed(connection, record, id, bytes, reason, now)?;
+                tally.buried.push(record);
             }
         }
     }

@@ -14,7 +14,7 @@ use super::{fault, record};
 use crate::clock::UnixMs;
 use crate::generation::Generation;
 use crate::outcome::{Failure, Kind};
-use crate::queue::{Count, Demand, Filter, Listed, QueueError, Shown, State, Stats};
+use crate::queue::{Count, Demand, Filter, JobSource, Listed, QueueError, Shown, State, Stats};
 
 /// What a list reads, in the order in which [`listed`] takes it.
 const LISTED: &str = "record, state, run_at_ms, attempt, failures, retries, requeues, enqueued_at_ms, started_at_ms,
@@ -60,32 +60,47 @@ pub(super) fn show(connection: &Connection, id: &str, queue: &str, now: UnixMs) 
     let Some(Found { listed, .. }) = by_record(connection, record, &served, now).map_err(failed)? else {
         return Ok(None);
     };
-    let shown = connection
-        .query_row(
+    shown(connection, record, listed, queue).map_err(failed)
+}
+
+/// The same of a dead letter, by its record.
+pub(super) fn letter(connection: &Connection, record: i64, queue: &str) -> rusqlite::Result<Option<Shown>> {
+    // Who serves what is nothing to the dead.
+    let dead = connection
+        .prepare_cached(&format!("select {LISTED} from job where record = ?1 and state = 4"))?
+        .query_row([record], |row| listed(row, &ServedNow::default(), UnixMs(0)))
+        .optional()?;
+    match dead {
+        Some(Found { listed, .. }) => shown(connection, record, listed, queue),
+        None => Ok(None),
+    }
+}
+
+fn shown(connection: &Connection, record: i64, listed: Listed, queue: &str) -> rusqlite::Result<Option<Shown>> {
+    connection
+        .prepare_cached(
             "select interruptions, failed, metadata, result, changed_body, body from job where record = ?1",
-            [record],
-            |row| {
-                let history = row.get_ref(1)?.as_str_or_null()?.map(History::read).unwrap_or_default();
-                let History { first, last, omitted } = history;
-                let mut failed_attempts = first;
-                failed_attempts.extend(last);
-                let mut metadata = vec![("queue".to_owned(), queue.to_owned())];
-                metadata.extend(row.get_ref(2)?.as_str_or_null()?.map(read_pairs).unwrap_or_default());
-                Ok(Shown {
-                    listed,
-                    body: bytes(row.get_ref(5)?),
-                    changed_body: row.get(4)?,
-                    result: row.get::<_, Option<String>>(3)?.map(raw),
-                    source: queue.to_owned(),
-                    metadata,
-                    failed_attempts,
-                    failed_attempts_omitted: omitted,
-                    interruptions: row.get(0)?,
-                })
-            },
-        )
-        .optional();
-    shown.map_err(failed)
+        )?
+        .query_row([record], |row| {
+            let history = row.get_ref(1)?.as_str_or_null()?.map(History::read).unwrap_or_default();
+            let History { first, last, omitted } = history;
+            let mut failed_attempts = first;
+            failed_attempts.extend(last);
+            let mut metadata = vec![("queue".to_owned(), queue.to_owned())];
+            metadata.extend(row.get_ref(2)?.as_str_or_null()?.map(read_pairs).unwrap_or_default());
+            Ok(Shown {
+                listed,
+                body: bytes(row.get_ref(5)?),
+                changed_body: row.get(4)?,
+                result: row.get::<_, Option<String>>(3)?.map(raw),
+                source: JobSource { queue: queue.to_owned(), ..JobSource::default() },
+                metadata,
+                failed_attempts,
+                failed_attempts_omitted: omitted,
+                interruptions: row.get(0)?,
+            })
+        })
+        .optional()
 }
 
 /// Counts, from indexes and counters: no row is read for what waits, is dead or is completed.

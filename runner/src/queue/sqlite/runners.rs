@@ -42,7 +42,7 @@ struct Peer {
 }
 
 /// What live runners serve, all together.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct ServedNow {
     pub(super) runners: u32,
     pub(super) others: bool,
@@ -205,7 +205,10 @@ pub(super) fn take_over(
     });
     let mut jobs = 0;
     for slot in slots::read(&slots) {
-        jobs += usize::from(interrupt(connection, id, slot, end, now)?);
+        if interrupt(connection, id, slot, end, now)? {
+            tally.buried.push(slot.receipt.record);
+            jobs += 1;
+        }
     }
     jobs += put_back(connection, id, tally)?;
     Ok(Some(jobs))
@@ -250,7 +253,8 @@ pub(super) fn put_back(connection: &Connection, id: i64, tally: &mut Tally) -> r
     Ok(jobs)
 }
 
-/// Counts the start of a job that its runner did not settle: it goes on as claimed, for [`put_back`], unless it died alone.
+/// Counts the start of a job that its runner did not settle: it goes on as claimed, for [`put_back`], unless it died alone:
+/// then it is buried, and that is answered.
 fn interrupt(connection: &Connection, id: i64, slot: Slot, end: End, now: UnixMs) -> rusqlite::Result<bool> {
     let key = params![slot.receipt.record, slot.receipt.fence, id];
     let died = end == End::Died && slot.executing;

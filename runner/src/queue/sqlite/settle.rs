@@ -127,8 +127,11 @@ fn one(
         Disposition::Ack { result } => complete(connection, receipt, job, attempt, result.as_deref(), now, tally)?,
         other => change(connection, receipt, job, attempt, &Change::of(other, attempt), now)?,
     };
-    if applied && !matches!(settlement.disposition, Disposition::Ack { .. } | Disposition::Bury(_)) {
-        tally.waits(&job.job_type);
+    match settlement.disposition {
+        Disposition::Ack { .. } => {}
+        Disposition::Bury(_) if applied => tally.buried.push(receipt.record),
+        _ if applied => tally.waits(&job.job_type),
+        _ => {}
     }
     Ok(applied)
 }

@@ -17,6 +17,7 @@ use super::writer::Writer;
 use super::{Options, Shared, SqliteQueue, schema};
 use crate::clock::Clock;
 use crate::queue::{Delivery, Demand, Keep, Receipt, Settled, Settlement};
+use crate::report::Reports;
 
 mod folder;
 mod watched;
@@ -59,8 +60,10 @@ pub(crate) struct Process {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Row {
     pub(crate) record: i64,
-    /// The number that its body begins with.
+    /// The number that its body begins with; of a report [`report_number`].
     pub(crate) number: usize,
+    /// It is a report, or descends from one.
+    pub(crate) of_report: bool,
     pub(crate) id: String,
     pub(crate) job_type: String,
     pub(crate) state: i64,
@@ -69,6 +72,11 @@ pub(crate) struct Row {
     pub(crate) run_at_ms: i64,
     pub(crate) counts: Counts,
     pub(crate) kind: Option<String>,
+}
+
+/// The number of the report of job `number`, once it was requeued so often.
+pub(crate) fn report_number(number: usize, requeues: usize) -> usize {
+    1_000_000 + 64 * number + requeues
 }
 
 /// What is counted of a job.
@@ -130,8 +138,12 @@ impl Disk {
             return None;
         }
         let mut statement = self.reader.prepare_cached(
-            "select record, cast(ltrim(body, '{\"n:') as integer), id, job_type, state, runner, fence, run_at_ms, attempt, failures,
-                    interruptions, retries, deaths, requeues, kind from job order by record",
+            "select record, case job_type
+                        when 'report' then 1000000 + json_extract(body, '$.dead_letter.requeues')
+                            + 64 * cast(ltrim(json_extract(body, '$.dead_letter.body'), '{\"n:') as integer)
+                        else cast(ltrim(body, '{\"n:') as integer)
+                    end, id, job_type, state, runner, fence, run_at_ms, attempt, failures, interruptions, retries, deaths,
+                    requeues, kind, coalesce(metadata like '%report-of%', 0) from job order by record",
         );
         let statement = statement.as_mut().unwrap();
         let rows = statement.query_map([], |row| {
@@ -153,6 +165,7 @@ impl Disk {
                     requeues: row.get(13)?,
                 },
                 kind: row.get(14)?,
+                of_report: row.get(15)?,
             })
         });
         Some(rows.unwrap().collect::<rusqlite::Result<_>>().unwrap())
@@ -182,8 +195,14 @@ fn connect(name: &str) -> Connection {
 
 impl Process {
     /// Opens the queue.
-    pub(crate) fn start(disk: &mut Disk, clock: Arc<dyn Clock>, slots: u32, keep: Keep) -> (Process, Arc<SqliteQueue>) {
-        let options = Options { slots, keep, clock, ..Options::new("simulated", "simulated") };
+    pub(crate) fn start(
+        disk: &mut Disk,
+        clock: Arc<dyn Clock>,
+        slots: u32,
+        keep: Keep,
+        reports: Option<Reports>,
+    ) -> (Process, Arc<SqliteQueue>) {
+        let options = Options { slots, keep, reports, clock, ..Options::new("simulated", "simulated") };
         let stepped_at = options.clock.instant();
         let shared = Arc::new(Shared::new(options));
         let connection = disk.spare.pop().unwrap_or_else(|| connect(&disk.name));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::{fault, schema};
 use crate::queue::QueueError;
@@ -31,7 +31,7 @@ create table state_size(handler text primary key, keys integer not null, bytes i
 #[derive(Debug, Clone)]
 pub(crate) struct State(Arc<Readers>);
 
-/// Opens a file for reading.
+/// Opens a file.
 type Open = fn(&Path, Duration) -> Result<Connection, QueueError>;
 
 /// Connections to a file that is there, with its tables.
@@ -40,6 +40,7 @@ struct Readers {
     path: PathBuf,
     busy: Duration,
     open: Open,
+    open_writer: Open,
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -122,6 +123,24 @@ fn size(connection: &Connection, handler: &str) -> rusqlite::Result<Size> {
     Ok(size.map_or(Size::default(), |(keys, bytes)| Size { keys: keys.unsigned_abs(), bytes: bytes.unsigned_abs() }))
 }
 
+fn kept(connection: &Connection) -> rusqlite::Result<Vec<(String, Size)>> {
+    let mut statement =
+        connection.prepare("select handler, keys, bytes from state_size where keys > 0 order by handler")?;
+    let number = |row: &Row<'_>, column| Ok::<_, rusqlite::Error>(row.get::<_, i64>(column)?.unsigned_abs());
+    let rows =
+        statement.query_map([], |row| Ok((row.get(0)?, Size { keys: number(row, 1)?, bytes: number(row, 2)? })))?;
+    rows.collect()
+}
+
+fn forget(connection: &Connection, handler: &str) -> rusqlite::Result<Size> {
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    let forgotten = size(&transaction, handler)?;
+    transaction.execute("delete from state where handler = ?1", [handler])?;
+    transaction.execute("delete from state_size where handler = ?1", [handler])?;
+    transaction.commit()?;
+    Ok(forgotten)
+}
+
 fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -130,12 +149,12 @@ fn stored(number: u64) -> i64 {
 
 impl State {
     /// Of the file at `path`, which is there; a locked one is waited for as long as `busy`.
-    pub(super) fn new(path: &Path, busy: Duration) -> State {
-        State::opened_by(path, busy, schema::open_reader)
+    pub(in crate::queue) fn new(path: &Path, busy: Duration) -> State {
+        State::opened_by(path, busy, schema::open_reader, schema::open_writer)
     }
 
-    fn opened_by(path: &Path, busy: Duration, open: Open) -> State {
-        State(Arc::new(Readers { path: path.to_path_buf(), busy, open, idle: Mutex::default() }))
+    fn opened_by(path: &Path, busy: Duration, open: Open, open_writer: Open) -> State {
+        State(Arc::new(Readers { path: path.to_path_buf(), busy, open, open_writer, idle: Mutex::default() }))
     }
 
     /// Lets go of the file.
@@ -147,6 +166,17 @@ impl State {
 impl StateStore for State {
     fn snapshot(&self, handler: &str) -> Box<dyn Snapshot> {
         Box::new(Reading { readers: Arc::clone(&self.0), handler: handler.to_owned(), connection: None })
+    }
+
+    fn kept(&self) -> Result<Vec<(String, Size)>, QueueError> {
+        // As a writer, it brings the tables of an older version up.
+        let connection = (self.0.open_writer)(&self.0.path, self.0.busy)?;
+        kept(&connection).map_err(|e| fault::of("cannot read the state of handlers", e))
+    }
+
+    fn forget(&self, handler: &str) -> Result<Size, QueueError> {
+        let connection = (self.0.open_writer)(&self.0.path, self.0.busy)?;
+        forget(&connection, handler).map_err(|e| fault::of("cannot write the state of handlers", e))
     }
 }
 

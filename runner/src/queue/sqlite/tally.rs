@@ -17,6 +17,8 @@ pub(super) struct Tally {
     fenced: i64,
     /// Types of which a job may be ready now.
     pub(super) woken: HashSet<String>,
+    /// Records of the jobs that were buried: of so many as one transaction settles, adds or finds expired.
+    pub(super) buried: Vec<i64>,
     /// Jobs that others may take are there, or will be due.
     pub(super) ring: bool,
 }

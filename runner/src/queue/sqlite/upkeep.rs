@@ -119,6 +119,7 @@ pub(super) fn expire_parked(
     served: Option<&HashSet<String>>,
     park_for: Duration,
     now: UnixMs,
+    tally: &mut Tally,
 ) -> rusqlite::Result<bool> {
     let Some(served) = served else {
         connection.execute("delete from parked", [])?;
@@ -142,7 +143,9 @@ pub(super) fn expire_parked(
         if !parked.remove(job_type) {
             connection.prepare_cached("delete from parked where job_type = ?1")?.execute([job_type])?;
         } else if *since <= horizon {
-            more |= bury_expired(connection, job_type, horizon, park_for, now)? >= PIECE as usize;
+            let mut expired = bury_expired(connection, job_type, horizon, park_for, now)?;
+            more |= expired.len() >= PIECE as usize;
+            tally.buried.append(&mut expired);
         }
     }
     for job_type in &parked {
@@ -159,7 +162,7 @@ fn bury_expired(
     horizon: i64,
     park_for: Duration,
     now: UnixMs,
-) -> rusqlite::Result<usize> {
+) -> rusqlite::Result<Vec<i64>> {
     let jobs: Vec<i64> = connection
         .prepare_cached(
             "select record from job where state = 2 and job_type = ?1 and run_at_ms <= ?2
@@ -175,5 +178,5 @@ fn bury_expired(
             )?
             .execute(params![record, now.0, failure.kind.as_str(), failure.message])?;
     }
-    Ok(jobs.len())
+    Ok(jobs)
 }

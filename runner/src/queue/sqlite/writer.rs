@@ -14,7 +14,7 @@ use super::record::Records;
 use super::runners::{End, Peers, Registration};
 use super::tally::Tally;
 use super::upkeep::Sweep;
-use super::{Shared, dead, enqueue, fault, settle};
+use super::{Shared, dead, enqueue, fault, report, settle};
 use crate::queue::{Demand, Enqueued, NewJob, QueueError, Settled};
 
 mod lease;
@@ -259,6 +259,7 @@ impl Writer {
             let added = enqueue::apply(&transaction, &mut self.records, &jobs, now, &mut done.tally);
             done.enqueued.push(added.map_err(|e| Failed::Enqueue(at, e))?);
         }
+        report::apply(&transaction, &mut self.records, &self.shared, now, &mut done.tally)?;
         for order in &work.orders {
             done.changed.push(match order {
                 Order::Requeue(records, _) => dead::requeue(&transaction, records, now, &mut done.tally)?,

@@ -101,8 +101,12 @@ impl Failed {
         // All that comes from the connector and is not ours is from TLS.
         if error.is_connect() {
             let text = sources().last().map(ToString::to_string).unwrap_or_default();
-            let certificate = text.contains("certificate");
-            return Failed::new(if certificate { Error::TlsCertificateError } else { Error::TlsProtocolError });
+            if !text.contains("certificate") {
+                return Failed::new(Error::TlsProtocolError);
+            }
+            // The guest is told no more than that it is so.
+            let denied = Some(format!("the certificate of the server is not accepted: {text}"));
+            return Failed { error: Error::TlsCertificateError, denied };
         }
         let hyper = sources().find_map(|source| source.downcast_ref::<hyper::Error>());
         Failed::new(match hyper {

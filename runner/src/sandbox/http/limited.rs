@@ -1,11 +1,13 @@
 //! Bodies that are counted against an attempt's limits, and do not pause for too long.
 
-use std::pin::Pin;
+use std::collections::VecDeque;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
@@ -36,9 +38,18 @@ pub(in super::super) struct Limited<B> {
     progress: Arc<Progress>,
 }
 
+/// How many pieces of a response are taken along with its head. One is no more than what is read of a connection at once.
+const HELD_MAX: usize = 4;
+
+/// A piece of a body as it comes.
+type Piece = Result<Frame<Bytes>, hyper::Error>;
+
 /// The body of a response.
 pub(super) struct Response {
     body: Incoming,
+    /// What came with the head, and whether that was all.
+    held: VecDeque<Piece>,
+    ended: bool,
     budget: Arc<Budget>,
     wait: Duration,
     /// There while it waits.
@@ -116,7 +127,38 @@ impl Body for Limited<UnsyncBoxBody<Bytes, Error>> {
 
 impl Response {
     pub(super) fn new(body: Incoming, budget: Arc<Budget>, wait: Duration) -> Response {
-        Response { body, budget, wait, timer: None }
+        Response { body, held: VecDeque::new(), ended: false, budget, wait, timer: None }
+    }
+
+    /// Takes along what has come with the head. To be called where the connections are: from the guest's thread each piece, and
+    /// the end too, is a way there and back between threads, which takes longer than the whole call.
+    pub(super) async fn take_along(mut self) -> Response {
+        while self.held.len() < HELD_MAX {
+            match self.there().await {
+                Some(Some(piece)) => self.held.push_back(piece),
+                Some(None) => {
+                    self.ended = true;
+                    break;
+                }
+                None => break,
+            }
+        }
+        self
+    }
+
+    /// The next piece, if it is here: asked for, it comes when the connection had its turn. None: it is not here yet.
+    async fn there(&mut self) -> Option<Option<Piece>> {
+        let mut frame = pin!(self.body.frame());
+        for turn in 0..2 {
+            if turn > 0 {
+                tokio::task::yield_now().await;
+            }
+            let polled = std::future::poll_fn(|cx| Poll::Ready(frame.as_mut().poll(cx))).await;
+            if let Poll::Ready(frame) = polled {
+                return Some(frame);
+            }
+        }
+        None
     }
 }
 
@@ -125,7 +167,12 @@ impl Body for Response {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+        let polled = match self.held.pop_front() {
+            Some(held) => Poll::Ready(Some(held)),
+            None if self.ended => Poll::Ready(None),
+            None => Pin::new(&mut self.body).poll_frame(cx),
+        };
+        let Poll::Ready(frame) = polled else {
             let wait = self.wait;
             let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
             ready!(timer.as_mut().poll(cx));
@@ -140,10 +187,6 @@ impl Body for Response {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.held.is_empty() && (self.ended || self.body.is_end_stream())
     }
 }

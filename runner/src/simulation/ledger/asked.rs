@@ -1,8 +1,10 @@
-//! Jobs as somebody asked for them: from outside, or in an attempt.
+//! Jobs as somebody asked for them: from outside, in an attempt, or by a burial.
 
 use super::{Key, Ledger};
 use crate::clock::UnixMs;
+use crate::queue::sqlite::simulation::{Row, report_number};
 use crate::queue::{Enqueued, NewJob, QueueError};
+use crate::simulation::guest::REPORT;
 
 /// What was asked of the queue when a job was enqueued, and what became of that.
 #[derive(Debug)]
@@ -58,6 +60,20 @@ impl Ledger {
         }
     }
 
+    /// A job was buried: a report of it must come with that, if it is reported.
+    pub(super) fn buries(&mut self, process: usize, row: &Row) {
+        if !self.reports || row.of_report || row.job_type == REPORT {
+            return;
+        }
+        let number = report_number(row.number, row.counts.requeues as usize);
+        let follow_up = Some(FollowUp { named: false });
+        let asked = Asked { process, run_at: None, answer: None, ended: false, follow_up };
+        if self.jobs.insert(number, asked).is_some() {
+            self.faults.push(format!("job {} was buried twice without a requeue", row.number));
+        }
+        self.due.push(number);
+    }
+
     /// Follow-up jobs that did not come with their settlement never come: their ids were taken.
     pub(super) fn miss(&mut self) {
         for number in std::mem::take(&mut self.due) {
@@ -78,8 +94,15 @@ pub(super) fn numbered(job: &NewJob) -> (usize, Option<UnixMs>) {
     }
 }
 
-/// The number that a body begins with, behind what makes an object of it.
+/// The number that a body begins with, behind what makes an object of it; of a report, one of its own.
 pub(crate) fn number(body: &str) -> usize {
+    if body.starts_with(r#"{"job_type":"report""#) {
+        // A retry may have put something behind it.
+        let body = serde_json::Deserializer::from_str(body).into_iter::<serde_json::Value>().next();
+        let letter = &body.expect("it is not empty").expect("it is JSON")["dead_letter"];
+        let requeues = letter["requeues"].as_u64().expect("it is a number");
+        return report_number(number(letter["body"].as_str().expect("it is text")), requeues as usize);
+    }
     let digits: String = body.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
     digits.parse().expect("a body begins with its job's number")
 }

@@ -24,7 +24,7 @@ pub(crate) const CLASSIC_ONLY: [&str; 3] =
     ["partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms"];
 
 /// Ours, and why.
-const MANAGED: [(&str, &str); 24] = [
+const MANAGED: [(&str, &str); 25] = [
     ("acks", "a record that is not on all replicas can be lost"),
     ("auto.commit.enable", "a job is committed when it is settled"),
     ("auto.commit.interval.ms", "it bounds what a crash repeats"),
@@ -48,6 +48,7 @@ const MANAGED: [(&str, &str); 24] = [
     ("partitioner", "where a record goes is part of the format"),
     ("produce.offset.report", "a job goes on when its record is written"),
     ("request.required.acks", "a record that is not on all replicas can be lost"),
+    ("transaction.timeout.ms", "it bounds how long others wait for a runner that died in a transaction"),
     ("transactional.id", "it follows from the consumer group's name"),
 ];
 
@@ -61,7 +62,7 @@ const FOREIGN: [(&str, &str); 5] = [
 ];
 
 /// Those that are left.
-const NAMES: [&str; 137] = [
+const NAMES: [&str; 136] = [
     "allow.auto.create.topics",
     "api.version.fallback.ms",
     "api.version.request",
@@ -198,7 +199,6 @@ const NAMES: [&str; 137] = [
     "topic.metadata.refresh.fast.interval.ms",
     "topic.metadata.refresh.interval.ms",
     "topic.metadata.refresh.sparse",
-    "transaction.timeout.ms",
 ];
 
 /// Looks at each property by itself, without a broker. `NAME.file` says the file that has the value.

@@ -60,7 +60,9 @@ impl Consumer {
     pub(super) fn take_in(&mut self) -> bool {
         let Consumer { shared, groups, flight, .. } = self;
         let windows = windows(groups, shared);
-        let far = shared.options.clock.now().plus(TIER_AHEAD);
+        // Read once: for records by the hundred thousand a second a look at the clock is a cost.
+        let now = (shared.options.clock.now(), Instant::now());
+        let far = now.0.plus(TIER_AHEAD);
         let (mut taken, mut more) = (0, false);
         let mut written = Vec::new();
         for (tenure, partition) in groups.partitions() {
@@ -74,7 +76,7 @@ impl Consumer {
                 match partition.reader.next() {
                     Some(Ok(message)) => {
                         let place = (tenure, partition.role, room);
-                        match accept(&message, place, &mut partition.offsets, flight, shared) {
+                        match accept(&message, place, now, &mut partition.offsets, flight, shared) {
                             Taken::DoneBefore => partition.dirty = true,
                             Taken::Waits => {}
                             Taken::WaitsUntil(at) => partition.next_due = Some(at),
@@ -134,6 +136,7 @@ impl Consumer {
 fn accept(
     message: &BorrowedMessage<'_>,
     (tenure, role, room): (i64, Role, Room),
+    (now, instant): (UnixMs, Instant),
     offsets: &mut Offsets,
     flight: &mut Flight,
     shared: &Shared,
@@ -152,7 +155,6 @@ fn accept(
             return Taken::Written(delivery, Why::Malformed(why.to_string()));
         }
     };
-    let now = shared.options.clock.now();
     let then = match (role, record.envelope.as_ref().and_then(|envelope| envelope.due_at)) {
         (Role::Tier(_, tier), Some(due)) => tier::then(tier, record.place.timestamp, due),
         _ => Then::Run(now),
@@ -169,7 +171,7 @@ fn accept(
     if !flight.may_serve(&job_type) {
         return Taken::Written(delivery, Why::Unserved);
     }
-    if flight.crowds(&job_type, tenure, room, Instant::now()) {
+    if flight.crowds(&job_type, tenure, room, instant) {
         return Taken::Written(delivery, Why::Crowded(aside(role)));
     }
     flight.wait(delivery);

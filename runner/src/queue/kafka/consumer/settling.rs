@@ -1,6 +1,7 @@
 //! What comes back: done, put back, or written elsewhere before it is done.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
@@ -14,7 +15,7 @@ use crate::queue::kafka::slots::Mark;
 use crate::queue::kafka::tier::Then;
 use crate::queue::kafka::transaction::is_too_large;
 use crate::queue::kafka::write::{Part, Sent, Why, Write, Writing, is_full};
-use crate::queue::kafka::{Guarantee, client, enqueue};
+use crate::queue::kafka::{Guarantee, Shared, client, enqueue, report};
 use crate::queue::runner_files::suspect;
 use crate::queue::told::Told;
 use crate::queue::{NewJob, Settled};
@@ -114,8 +115,10 @@ impl Consumer {
         let job = held.content.job().map(|job| &**job);
         let own = Write::of(why, &held.record, job, held.content.bytes(), names, now);
         let goes_on = own.as_ref().is_some_and(|own| own.topic != names.dead);
+        let letter = own.as_ref().filter(|_| !goes_on);
+        let report = letter.and_then(|letter| report::of(letter, &self.shared.options, topics, topic, now));
         let follow_ups = follow_ups.into_iter().map(|job| enqueue::follow_up(job, topics, topic, now));
-        let writes: Vec<Write> = own.into_iter().chain(follow_ups).collect();
+        let writes: Vec<Write> = own.into_iter().chain(report).chain(follow_ups).collect();
         if writes.is_empty() {
             return self.done(delivery, told);
         }
@@ -156,7 +159,7 @@ impl Consumer {
     }
 
     fn heard(&mut self, delivery: i64, part: Option<usize>, error: Option<&KafkaError>) {
-        if error.is_some_and(is_too_large) && self.bury_follow_up(delivery, part) {
+        if error.is_some_and(is_too_large) && self.make_smaller(delivery, part) {
             return self.send(delivery);
         }
         let Some(held) = self.flight.get_mut(delivery) else { return };
@@ -174,16 +177,25 @@ impl Consumer {
         self.written_so_far(delivery);
     }
 
-    /// Puts a dead letter in the place of a follow-up that its topic does not take: of the one that was refused, or where that
-    /// is not known, of the largest. False: there is none.
-    fn bury_follow_up(&mut self, delivery: i64, part: Option<usize>) -> bool {
-        let (now, topics) = (self.now(), &self.shared.topics);
+    /// Puts something in the place of what its topic does not take: a shorter report, a dead letter of a follow-up; of the one
+    /// that was refused, or where that is not known, of the largest. False: there is none.
+    fn make_smaller(&mut self, delivery: i64, part: Option<usize>) -> bool {
+        let now = self.now();
+        let Shared { options, topics, .. } = &*self.shared;
         let Some(held) = self.flight.get_mut(delivery) else { return false };
+        let topic = self.groups.partition(held.tenure).map_or(0, |partition| partition.role.topic());
         let Stage::Writing(writing) = &mut held.stage else { return false };
         let parts = writing.writes().enumerate().filter(|(at, _)| part.is_none_or(|part| part == *at));
-        let letters = parts.filter_map(|(at, write)| Some((at, enqueue::too_large(write, topics, now)?)));
-        let Some((at, letter)) = letters.max_by_key(|(_, letter)| letter.bytes()) else { return false };
-        writing.replace(at, letter);
+        let jobs = parts.filter(|(_, write)| enqueue::is_job(write, topics));
+        let Some((at, write)) = jobs.max_by_key(|(_, write)| write.bytes()) else { return false };
+        let (smaller, report) = if let Some(shorter) = &write.shorter {
+            (Arc::clone(shorter), None)
+        } else {
+            let Some(letter) = enqueue::too_large(write, topics, now) else { return false };
+            let report = report::of(&letter, options, topics, topic, now);
+            (Arc::new(letter), report)
+        };
+        writing.replace(at, smaller, report);
         true
     }
 

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use super::{Changed, State, TABLES, apply};
 use crate::queue::QueueError;
 use crate::queue::sqlite::{fault, schema};
-use crate::state::{Changes, Snapshot, StateStore};
+use crate::state::{Changes, Size, Snapshot, StateStore};
 
 /// Marks a file as ours (`pragma application_id`): `Shos`.
 const APPLICATION_ID: i32 = 0x5368_6f73;
@@ -35,7 +35,7 @@ impl LocalState {
     /// In the folder `dir`.
     pub(crate) fn new(dir: &Path) -> LocalState {
         let path = dir.join("handlers.db");
-        let state = State::opened_by(&path, BUSY, open_reader);
+        let state = State::opened_by(&path, BUSY, open_reader, open_writer);
         LocalState { path, writer: Mutex::default(), state }
     }
 
@@ -61,6 +61,15 @@ impl LocalState {
 impl StateStore for LocalState {
     fn snapshot(&self, handler: &str) -> Box<dyn Snapshot> {
         self.state.snapshot(handler)
+    }
+
+    fn kept(&self) -> Result<Vec<(String, Size)>, QueueError> {
+        // Who only looks makes no file.
+        if self.path.exists() { self.state.kept() } else { Ok(Vec::new()) }
+    }
+
+    fn forget(&self, handler: &str) -> Result<Size, QueueError> {
+        if self.path.exists() { self.state.forget(handler) } else { Ok(Size::default()) }
     }
 }
 

@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 use super::super::runners::{self, End, EnterError, Registration};
 use super::super::slots::Slot;
 use super::super::tally::Tally;
-use super::super::{fault, identity, upkeep};
+use super::super::{fault, identity, report, upkeep};
 use super::{Writer, sync};
 use crate::queue::QueueError;
 
@@ -95,6 +95,7 @@ impl Writer {
         let taken = sync(&self.connection, &mut self.syncs, true).and_then(|()| {
             let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
             let taken = runners::take_over(&transaction, &*self.folder, peer, end, now, &mut tally)?;
+            report::apply(&transaction, &mut self.records, &self.shared, now, &mut tally)?;
             transaction.commit()?;
             Ok(taken)
         });
@@ -152,7 +153,8 @@ impl Writer {
         let orphans = runners::adopt_orphans(&transaction)?;
         let served = runners::served_now(&transaction, now)?;
         let served = (!served.others).then_some(&served.types);
-        let mut more = upkeep::expire_parked(&transaction, served, self.shared.park_for, now)?;
+        let mut more = upkeep::expire_parked(&transaction, served, self.shared.park_for, now, &mut tally)?;
+        report::apply(&transaction, &mut self.records, &self.shared, now, &mut tally)?;
         more |= identity::forget(&transaction, now)?;
         let kept = kept_bytes(&transaction)?;
         more |= self.sweep.step(&transaction, self.shared.keep, kept, UPKEEP_ROWS, now, &mut tally)?;
@@ -162,6 +164,12 @@ impl Writer {
         self.kept_bytes = kept + tally.kept_bytes();
         if orphans > 0 {
             self.dry.clear();
+        }
+        for job_type in &tally.woken {
+            self.dry.wet(job_type);
+        }
+        if tally.ring && !self.peers.is_empty() {
+            self.folder.ring();
         }
         Ok(Some(more))
     }

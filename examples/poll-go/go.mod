@@ -1,0 +1,3 @@
+module poll-go
+
+go 1.25
