@@ -1,3 +1,3 @@
-module {{name}}
+module handlers/{{name}}
 
 go 1.25

@@ -5,7 +5,7 @@ import (
 	"log"
 	"time"
 
-	"{{name}}/sandhog"
+	"handlers/{{name}}/sandhog"
 )
 
 type greet struct {

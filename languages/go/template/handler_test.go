@@ -3,7 +3,7 @@ package main
 import (
 	"testing"
 
-	"{{name}}/sandhog"
+	"handlers/{{name}}/sandhog"
 )
 
 func TestGreetsByName(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 	"os"
 	"time"
 
-	"conformance/sandhog"
+	"handlers/conformance/sandhog"
 )
 
 type ask struct {

@@ -6,7 +6,7 @@ import (
 	"io"
 	"net/http"
 
-	"{{name}}/sandhog"
+	"handlers/{{name}}/sandhog"
 )
 
 // Transport sends requests as [sandhog.Fetch] does: what is not granted is refused.
