@@ -14,9 +14,9 @@ use crate::follow_up::{self, FollowUps};
 use crate::job::{Head, Job};
 use crate::manifest::Manifest;
 use crate::outcome::Outcome;
-use crate::queue::{NewJob, QueueError};
+use crate::queue::NewJob;
 use crate::sandbox::{Attempt, Component, GuestLog, HandlerState, Level, Source};
-use crate::state::{Changes, Size, Snapshot, StateStore};
+use crate::state::{Changes, Given};
 
 /// A case, as it stands in its file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -74,10 +74,6 @@ pub(crate) struct Did {
 #[derive(Default)]
 struct Lines(Mutex<Vec<String>>);
 
-/// What a case says that the handler kept.
-#[derive(Debug, Clone, Default)]
-struct Kept(BTreeMap<String, Vec<u8>>);
-
 /// When the job of a case was enqueued, if it does not say: the same each time.
 const ENQUEUED_AT: UnixMs = UnixMs(1_767_225_600_000);
 
@@ -110,10 +106,10 @@ impl Case {
             metadata: self.metadata.clone().into_iter().collect(),
             ..Job::default()
         });
-        let kept = Kept(self.state.iter().map(|(key, value)| (key.clone(), value.clone().into_bytes())).collect());
+        let given = Given(self.state.iter().map(|(key, value)| (key.clone(), value.clone().into_bytes())).collect());
         let component = match manifest.grants.state {
             true => {
-                let (store, quota) = (Arc::new(kept.clone()), manifest.limits.state);
+                let (store, quota) = (Arc::new(given.clone()), manifest.limits.state);
                 component.with_state(HandlerState { store, handler: "test".into(), quota })
             }
             false => component,
@@ -123,14 +119,14 @@ impl Case {
         let (stop, limits) = (CancellationToken::new(), &manifest.limits);
         let attempt = component.run(&job, manifest.retry.max_failures, limits, &stop, &log).await;
         let (log, took) = (lines.0.lock().expect("no writer panics").clone(), attempt.duration);
-        (Did::of(attempt, log, kept), took)
+        (Did::of(attempt, log, given), took)
     }
 }
 
 // === impl Did ===
 
 impl Did {
-    fn of(attempt: Attempt, log: Vec<String>, mut kept: Kept) -> Did {
+    fn of(attempt: Attempt, log: Vec<String>, given: Given) -> Did {
         let mut did = Did { log: Some(json!(log)), ..Did::default() };
         let name = match attempt.outcome {
             Outcome::Complete { result } => {
@@ -164,8 +160,7 @@ impl Did {
         };
         did.outcome = Some(json!(name));
         did.follow_ups = Some(follow_ups(attempt.follow_ups));
-        kept.apply(attempt.state.as_deref());
-        did.state = Some(kept.as_json());
+        did.state = Some(kept(given, attempt.state.as_deref()));
         did
     }
 
@@ -228,6 +223,18 @@ fn follow_ups(asked: FollowUps) -> Value {
     Value::Array(asked.into_jobs(UnixMs(0)).into_iter().map(shown).collect())
 }
 
+/// What is kept after an attempt that changed it so, for people.
+fn kept(mut given: Given, changes: Option<&Changes>) -> Value {
+    for (key, value) in changes.map(|changes| &changes.writes).into_iter().flatten() {
+        match value {
+            Some(value) => drop(given.0.insert(key.clone(), value.clone())),
+            None => drop(given.0.remove(key)),
+        }
+    }
+    let text = |value: &Vec<u8>| String::from_utf8_lossy(value).into_owned();
+    json!(given.0.iter().map(|(key, value)| (key, text(value))).collect::<BTreeMap<_, _>>())
+}
+
 // === impl Lines ===
 
 impl GuestLog for Lines {
@@ -237,49 +244,6 @@ impl GuestLog for Lines {
             source => source.as_str(),
         };
         self.0.lock().expect("no writer panics").push(format!("{from}: {line}"));
-    }
-}
-
-// === impl Kept ===
-
-impl Kept {
-    fn apply(&mut self, changes: Option<&Changes>) {
-        for (key, value) in changes.map(|changes| &changes.writes).into_iter().flatten() {
-            match value {
-                Some(value) => drop(self.0.insert(key.clone(), value.clone())),
-                None => drop(self.0.remove(key)),
-            }
-        }
-    }
-
-    fn as_json(&self) -> Value {
-        let text = |value: &Vec<u8>| String::from_utf8_lossy(value).into_owned();
-        json!(self.0.iter().map(|(key, value)| (key, text(value))).collect::<BTreeMap<_, _>>())
-    }
-}
-
-impl StateStore for Kept {
-    fn snapshot(&self, _: &str) -> Box<dyn Snapshot> {
-        Box::new(self.clone())
-    }
-}
-
-impl Snapshot for Kept {
-    fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, QueueError> {
-        Ok(self.0.get(key).cloned())
-    }
-
-    fn length(&mut self, key: &str) -> Result<Option<u64>, QueueError> {
-        Ok(self.0.get(key).map(|value| value.len() as u64))
-    }
-
-    fn keys(&mut self) -> Result<Vec<String>, QueueError> {
-        Ok(self.0.keys().cloned().collect())
-    }
-
-    fn size(&mut self) -> Result<Size, QueueError> {
-        let bytes = self.0.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
-        Ok(Size { keys: self.0.len() as u64, bytes })
     }
 }
 

@@ -65,9 +65,9 @@ pub trait Snapshot: Send {
     fn size(&mut self) -> Result<Size, QueueError>;
 }
 
-/// Keeps nothing: an attempt finds nothing, and what it leaves is forgotten.
-#[derive(Debug)]
-pub struct Nowhere;
+/// A state in memory, by default an empty one: every attempt finds the same, and what it leaves is forgotten.
+#[derive(Debug, Clone, Default)]
+pub struct Given(pub BTreeMap<String, Vec<u8>>);
 
 /// How much a handler keeps, or may.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -91,29 +91,30 @@ pub struct Changes {
     pub expected: BTreeMap<String, Option<Vec<u8>>>,
 }
 
-// === impl Nowhere ===
+// === impl Given ===
 
-impl StateStore for Nowhere {
+impl StateStore for Given {
     fn snapshot(&self, _: &str) -> Box<dyn Snapshot> {
-        Box::new(Nowhere)
+        Box::new(self.clone())
     }
 }
 
-impl Snapshot for Nowhere {
-    fn get(&mut self, _: &str) -> Result<Option<Vec<u8>>, QueueError> {
-        Ok(None)
+impl Snapshot for Given {
+    fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, QueueError> {
+        Ok(self.0.get(key).cloned())
     }
 
-    fn length(&mut self, _: &str) -> Result<Option<u64>, QueueError> {
-        Ok(None)
+    fn length(&mut self, key: &str) -> Result<Option<u64>, QueueError> {
+        Ok(self.0.get(key).map(|value| value.len() as u64))
     }
 
     fn keys(&mut self) -> Result<Vec<String>, QueueError> {
-        Ok(Vec::new())
+        Ok(self.0.keys().cloned().collect())
     }
 
     fn size(&mut self) -> Result<Size, QueueError> {
-        Ok(Size::default())
+        let bytes = self.0.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
+        Ok(Size { keys: self.0.len() as u64, bytes })
     }
 }
 

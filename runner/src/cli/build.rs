@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::check::{Checked, check};
 use super::fault::Fault;
-use super::invoke::{read_handler, sandbox};
+use super::invoke::{read_handler, runtime, sandbox};
 use super::terminal::{note, plain, plain_lines, size, took, write_json, write_pairs};
 use crate::build::sources::Sources;
 use crate::build::{self, BuildError, Built};
@@ -41,11 +41,7 @@ pub(super) struct Build {
 
 impl Build {
     pub(super) fn run(self, config: &Config, out: &mut dyn Write) -> Result<(), Fault> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
+        let runtime = runtime()?;
         if self.watch {
             return runtime.block_on(self.build_again_and_again(config, out));
         }

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::fault::Fault;
-use super::invoke::{HandlerFile, read_handler, sandbox};
+use super::invoke::{HandlerFile, read_handler, runtime, sandbox};
 use super::terminal::{plain, plain_lines, size, took, write_json, write_pairs};
 use crate::config::{Config, quantity};
 use crate::generation::Generation;
@@ -43,11 +43,7 @@ pub(super) struct Checked {
 
 impl Check {
     pub(super) fn run(self, config: &Config, out: &mut dyn Write) -> Result<(), Fault> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
+        let runtime = runtime()?;
         // The sandbox lives as long as a runtime is there.
         let _inside = runtime.enter();
         let sandbox = sandbox(config)?;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -74,6 +75,12 @@ pub(super) fn read_handler(path: &Path, config: &Config) -> anyhow::Result<Handl
     Ok(HandlerFile { component, manifest_text, manifest })
 }
 
+/// The runtime of a command that runs handlers: while one of its threads runs a guest, the other keeps the time.
+pub(super) fn runtime() -> anyhow::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().context("cannot start the runtime")
+}
+
 /// The sandbox of a command: one slot, and the runner's compiled code where there is a runner.
 pub(super) fn sandbox(config: &Config) -> anyhow::Result<Sandbox> {
     Ok(Sandbox::new(sandbox::Config {
@@ -95,17 +102,12 @@ impl Invoke {
         let generation = Generation::of(&handler.component, handler.manifest_text.as_ref().map(String::as_bytes));
         let job = Arc::new(self.job(&manifest, config)?);
         let log = Arc::new(ShownLog { kept: self.json.then(Mutex::default) });
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
-        let attempt = runtime.block_on(async {
+        let attempt = runtime()?.block_on(async {
             let component = sandbox(config)?
                 .load(&handler.component, &manifest.limits, &manifest.grants)
                 .with_context(|| format!("cannot load handler `{}`", self.handler.display()))?;
             // What it would keep is kept nowhere.
-            let (store, handler) = (Arc::new(state::Nowhere), generation.as_str().into());
+            let (store, handler) = (Arc::new(state::Given::default()), generation.as_str().into());
             let component = match manifest.grants.state {
                 true => component.with_state(HandlerState { store, handler, quota: manifest.limits.state }),
                 false => component,

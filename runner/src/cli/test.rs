@@ -9,7 +9,7 @@ use similar::{ChangeTag, TextDiff};
 
 use super::build::build_into;
 use super::fault::Fault;
-use super::invoke::{default_type, parse, read_handler, sandbox};
+use super::invoke::{default_type, parse, read_handler, runtime, sandbox};
 use super::terminal::{note, plain, took};
 use crate::build;
 use crate::cases::{Case, Did};
@@ -53,12 +53,7 @@ impl Test {
         let handler_path = self.folder.join(format!("{}.wasm", project.name()));
         let handler = read_handler(&handler_path, config)?;
         let manifest = handler.manifest.map_err(Fault::Config)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
-        runtime.block_on(async {
+        runtime()?.block_on(async {
             let component = sandbox(config)?
                 .load(&handler.component, &manifest.limits, &manifest.grants)
                 .with_context(|| format!("cannot load handler `{}`", handler_path.display()))?;
@@ -87,7 +82,7 @@ impl Test {
         config: &Config,
         out: &mut dyn Write,
     ) -> Result<bool, Fault> {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name = name(path);
         let in_case = || format!("case `{}`", path.display());
         let text = std::fs::read_to_string(path).with_context(in_case)?;
         let mut case: Case = serde_json::from_str(&text).with_context(in_case)?;
@@ -123,8 +118,7 @@ fn cases_in(folder: &Path, only: &str) -> Result<Vec<PathBuf>, Fault> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read the cases in `{}`", folder.display()));
     for entry in entries? {
         let path = entry.with_context(|| format!("cannot read the cases in `{}`", folder.display()))?.path();
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        if path.extension().is_some_and(|extension| extension == "json") && name.contains(only) {
+        if path.extension().is_some_and(|extension| extension == "json") && name(&path).contains(only) {
             cases.push(path);
         }
     }
@@ -151,4 +145,9 @@ fn write_diff(out: &mut dyn Write, expected: &Did, did: &Did) -> Result<(), Faul
         writeln!(out, "  {colour}{sign} {}{end}", plain(change.value()))?;
     }
     Ok(())
+}
+
+/// What a case is called.
+fn name(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }

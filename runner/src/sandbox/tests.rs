@@ -160,7 +160,8 @@ fn state_is_seen_where_it_is_granted_and_given() {
     let component = SANDBOX.load(&guests::keeping(), &limits(), &grants).unwrap();
     let command = r#"{"do":"count a"}"#;
     check_failure(&run(&component, command, &limits()).0, Kind::Error, "access-denied");
-    let state = HandlerState { store: Arc::new(crate::state::Nowhere), handler: "h".into(), quota: limits().state };
+    let state =
+        HandlerState { store: Arc::new(crate::state::Given::default()), handler: "h".into(), quota: limits().state };
     let attempt = run(&component.with_state(state), command, &limits()).0;
     assert_eq!(attempt.outcome, complete("1"));
     assert_eq!(attempt.state.unwrap().writes["a"].as_deref(), Some(&b"1"[..]));
@@ -172,7 +173,8 @@ fn state_is_seen_where_it_is_granted_and_given() {
 fn second_draft_of_keys_and_values_reaches_the_same_state() {
     let grants = Grants { state: true, ..Grants::default() };
     let component = SANDBOX.load(&guests::swapping(), &limits(), &grants).unwrap();
-    let state = HandlerState { store: Arc::new(crate::state::Nowhere), handler: "h".into(), quota: limits().state };
+    let state =
+        HandlerState { store: Arc::new(crate::state::Given::default()), handler: "h".into(), quota: limits().state };
     let attempt = run(&component.with_state(state), r#"{"do":"a"}"#, &limits()).0;
     assert_eq!(attempt.outcome, complete("1"));
     let changes = attempt.state.unwrap();

@@ -234,39 +234,11 @@ fn check(key: &str) -> Result<(), Refused> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A store that has always the same.
-    #[derive(Debug, Clone, Default)]
-    struct Still(BTreeMap<String, Vec<u8>>);
-
-    impl StateStore for Still {
-        fn snapshot(&self, _: &str) -> Box<dyn Snapshot> {
-            Box::new(self.clone())
-        }
-    }
-
-    impl Snapshot for Still {
-        fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, QueueError> {
-            Ok(self.0.get(key).cloned())
-        }
-
-        fn length(&mut self, key: &str) -> Result<Option<u64>, QueueError> {
-            Ok(self.0.get(key).map(|value| value.len() as u64))
-        }
-
-        fn keys(&mut self) -> Result<Vec<String>, QueueError> {
-            Ok(self.0.keys().cloned().collect())
-        }
-
-        fn size(&mut self) -> Result<Size, QueueError> {
-            let bytes = self.0.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
-            Ok(Size { keys: self.0.len() as u64, bytes: bytes as u64 })
-        }
-    }
+    use crate::state::Given;
 
     fn draft(pairs: &[(&str, &str)]) -> Draft {
         let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec()));
-        Draft::new(&Still(pairs.collect()), "h".into(), Size { keys: 3, bytes: 20 })
+        Draft::new(&Given(pairs.collect()), "h".into(), Size { keys: 3, bytes: 20 })
     }
 
     fn text(draft: &mut Draft, key: &str) -> Option<String> {
