@@ -1,6 +1,7 @@
 //! `sandhog new`, `sandhog build` and `sandhog test`, with a handler in Rust.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -9,9 +10,11 @@ use super::sandhog;
 use crate::eventually;
 use crate::support::{TestRunner, project};
 
-/// A handler `hello` from the template, in a fresh folder; what cargo builds for it is shared by all.
+/// A handler `hello` from the template, in a fresh folder; what cargo builds for it is shared by all, one after the other: for cargo
+/// they are one package, and what one of them built after another was changed would pass for that one's.
 struct Hello {
     root: TempDir,
+    _alone: MutexGuard<'static, ()>,
 }
 
 /// A process that ends with the test.
@@ -26,7 +29,9 @@ impl Drop for Watching {
 
 impl Hello {
     fn new() -> Hello {
-        let hello = Hello { root: tempfile::tempdir().unwrap() };
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let hello = Hello { root: tempfile::tempdir().unwrap(), _alone: alone };
         let (code, _, stderr) = hello.run(&["new", "hello", "--lang", "rust"]);
         assert_eq!(code, 0, "{stderr}");
         hello
