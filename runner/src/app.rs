@@ -111,6 +111,7 @@ async fn work(
         clock: Arc::new(SystemClock),
         jitter: Box::new(random_jitter),
         guests: Box::new(guests.clone()),
+        observers: Vec::new(),
     });
 
     let to_dispatcher = Arc::clone(&dispatcher);

@@ -21,6 +21,7 @@ pub(crate) use self::backlog::Share;
 use self::backlog::{Backlog, Turn};
 use crate::clock::Clock;
 use crate::handler::Handler;
+use crate::observe::{End, Fate, Observer};
 use crate::outcome::{Disposition, Outcome, RetryAfter};
 use crate::queue::{AttemptRecord, Delivery, Demand, Queue, QueueError, Settled, Settlement};
 use crate::registry::Registry;
@@ -50,6 +51,8 @@ pub struct Parts {
     pub jitter: Jitter,
     /// Where guests run: a runtime of their own, so that they stall nothing else.
     pub guests: Box<dyn Spawn>,
+    /// Who is told of attempts.
+    pub observers: Vec<Arc<dyn Observer>>,
 }
 
 /// What slots and settlements run on: a runtime; in a simulation, what stands for one.
@@ -229,9 +232,12 @@ impl Dispatcher {
         }
         let executing = delivery.executing();
         let started_at = self.parts.clock.now();
-        let Attempt { outcome, duration, memory_peak_bytes, follow_ups, state, .. } =
+        self.observe(|observer| observer.started(handler, &delivery.job));
+        let Attempt { outcome, duration, memory_peak_bytes, follow_ups, state, denied, .. } =
             handler.run(&delivery.job, &self.stop).await;
         drop(executing);
+        let end = End { outcome: &outcome, duration, memory_peak_bytes, denied };
+        self.observe(|observer| observer.ended(handler, &delivery.job, &end));
         let standing = handler.attempted(&outcome);
         if standing == Some(Standing::Braked) {
             log_brake(handler, &outcome);
@@ -264,7 +270,9 @@ impl Dispatcher {
         log_settlement(&delivery, &settlement);
         let job = Arc::clone(&delivery.job);
         let (dispatcher, under_way) = (Arc::clone(self), self.settling.token());
+        let fate = Fate::of(&settlement.disposition);
         let settled = move |settled| {
+            dispatcher.observe(|observer| observer.settled(&job, &fate, settled));
             match settled {
                 Settled::Settled => {}
                 Settled::Fenced => tracing::warn!(
@@ -309,6 +317,12 @@ impl Dispatcher {
             () = given_up(&*self.parts.clock, stop_at_once, drain_timeout) => tracing::warn!(
                 settlements = self.settling.len(), "the queue takes no settlements: what they settle will run again"
             ),
+        }
+    }
+
+    fn observe(&self, tell: impl Fn(&dyn Observer)) {
+        for observer in &self.parts.observers {
+            tell(observer.as_ref());
         }
     }
 

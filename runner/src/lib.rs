@@ -21,6 +21,7 @@ pub mod job;
 pub(crate) mod language;
 pub mod limits;
 pub mod manifest;
+pub mod observe;
 pub mod outcome;
 pub mod queue;
 pub mod readiness;

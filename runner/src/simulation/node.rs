@@ -80,6 +80,7 @@ impl Node {
             clock: clock.clone(),
             jitter: Box::new(move || for_jitter.random.jitter()),
             guests: Box::new(self.tasks.clone()),
+            observers: Vec::new(),
         });
         let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
         let working =
