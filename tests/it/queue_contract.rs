@@ -75,8 +75,14 @@ async fn job_comes_as_it_was_enqueued(queue: Arc<dyn Queue>) {
     let body = "{ \"job_type\":\"t\",\"n\": 1.50, \"s\":\"\u{1F980}\\u0000\" }";
     let metadata = vec![("header.a".to_owned(), "1".to_owned()), ("header.a".to_owned(), "2".to_owned())];
     let before = SystemClock.now();
-    let new =
-        NewJob::Job { job_type: "t".into(), body: body.into(), id: None, run_at: None, metadata: metadata.clone() };
+    let new = NewJob::Job {
+        job_type: "t".into(),
+        body: body.into(),
+        id: None,
+        run_at: None,
+        metadata: metadata.clone(),
+        keep: None,
+    };
     let enqueued = enqueue(&*queue, vec![new]).await.remove(0);
     let delivery = receive_one(&*queue, "t").await;
     let job = &delivery.job;
@@ -467,7 +473,7 @@ pub(crate) fn new_job(job_type: &str) -> NewJob {
 
 pub(crate) fn named(job_type: &str, id: &str) -> NewJob {
     let NewJob::Job { job_type, body, run_at, metadata, .. } = new_job(job_type) else { unreachable!() };
-    NewJob::Job { job_type, body, id: Some(id.into()), run_at, metadata }
+    NewJob::Job { job_type, body, id: Some(id.into()), run_at, metadata, keep: None }
 }
 
 fn later(job_type: &str, run_at: Option<UnixMs>) -> NewJob {
@@ -477,6 +483,7 @@ fn later(job_type: &str, run_at: Option<UnixMs>) -> NewJob {
         id: None,
         run_at,
         metadata: Vec::new(),
+        keep: None,
     }
 }
 

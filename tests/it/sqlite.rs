@@ -173,8 +173,14 @@ async fn completed_jobs_are_kept_up_to_a_size_and_an_age() {
         ..options(dir.path())
     })
     .unwrap();
-    let job =
-        || NewJob::Job { job_type: "t".into(), body: "x".repeat(768), id: None, run_at: None, metadata: Vec::new() };
+    let job = || NewJob::Job {
+        job_type: "t".into(),
+        body: "x".repeat(768),
+        id: None,
+        run_at: None,
+        metadata: Vec::new(),
+        keep: None,
+    };
     let work = async |jobs: usize| {
         enqueue(&*queue, (0..jobs).map(|_| job()).collect()).await;
         let mut left = jobs;
