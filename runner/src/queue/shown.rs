@@ -13,7 +13,7 @@ use crate::generation::Generation;
 use crate::outcome::Failure;
 
 /// One line of a list of jobs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Listed {
     /// Its id.
     pub id: String,
@@ -42,6 +42,7 @@ pub struct Listed {
     #[serde(rename = "ended_at_ms")]
     pub ended_at: Option<UnixMs>,
     /// The generation of the handler that ran it last.
+    #[schema(value_type = Option<String>)]
     pub generation: Option<Generation>,
     /// Why it was buried, or why its last attempt failed.
     pub failure: Option<Failure>,
@@ -50,7 +51,7 @@ pub struct Listed {
 }
 
 /// All that is known of a job.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Shown {
     /// What a list shows.
     #[serde(flatten)]
@@ -62,6 +63,7 @@ pub struct Shown {
     #[serde(skip)]
     pub changed_body: Option<String>,
     /// The handler's result, as JSON.
+    #[schema(value_type = Option<Value>)]
     pub result: Option<Box<serde_json::value::RawValue>>,
     /// Where it came from.
     pub source: JobSource,
@@ -76,7 +78,7 @@ pub struct Shown {
 }
 
 /// Where a job came from.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct JobSource {
     /// The queue; on Kafka the topic.
     pub queue: String,
