@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` tells the life of one job; the modules stand here in the order in which it meets them.
 
+pub mod admin;
 pub mod app;
 pub(crate) mod bench;
 pub(crate) mod build;
@@ -10,6 +11,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
+pub mod events;
 pub mod follow_up;
 #[cfg(test)]
 #[path = "../../tests/fuzz.rs"]
@@ -29,6 +31,7 @@ pub mod registry;
 pub mod reload;
 pub mod report;
 pub mod retry;
+pub mod sampler;
 pub mod sandbox;
 #[cfg(test)]
 mod simulation;
