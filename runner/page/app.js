@@ -1,7 +1,7 @@
 // Which page is shown, and when it is brought up to date.
 
 import { connection, follow } from './api.js';
-import { h, render, say } from './dom.js';
+import { clean, h, render, say } from './dom.js';
 import { relative } from './format.js';
 import { heading, problem } from './parts.js';
 import { onChange } from './undo.js';
@@ -52,7 +52,7 @@ function show() {
     if (link.dataset.page === view.page) link.setAttribute('aria-current', 'page');
     else link.removeAttribute('aria-current');
   }
-  document.title = `${view.title} · Sandhog`;
+  document.title = clean(`${view.title} · Sandhog`);
   const moved = before && before.title !== view.title;
   if (before?.title !== view.title) render(main, heading(view.title), h('p', { class: 'muted', 'aria-busy': 'true' }, 'Loading…'));
   if (moved) {

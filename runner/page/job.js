@@ -9,7 +9,6 @@ import { isGoing, now } from './undo.js';
 
 /** Longer texts are shown in part, until somebody wants all of it. */
 const TEXT_CHARS = 20_000;
-const FOLLOW_UPS = 20;
 const LIVE = ['ready', 'scheduled', 'parked', 'running'];
 
 export function job(id) {
@@ -81,18 +80,13 @@ async function cancel(id, shown) {
   await now({ keys: [id], send: () => remove(path(['jobs', id])), done: () => (running ? 'Its runner was told to break it off.' : 'The job is cancelled: it is a dead letter now.') });
 }
 
-/** Follow-ups that were not named by their handler are named after the job, so that they can be asked for. */
 async function followUpsOf(shown, signal) {
   if (shown.attempt === 0) return [];
-  const attempt = shown.attempt;
-  const ids = Array.from({ length: FOLLOW_UPS }, (_, at) => `${shown.id}/${attempt}/${at + 1}`);
   try {
-    const { jobs } = await get(`${path(['jobs'], { limit: FOLLOW_UPS })}${ids.map((id) => `&id=${encodeURIComponent(id)}`).join('')}`, signal);
-    const order = new Map(ids.map((id, at) => [id, at]));
-    return jobs.filter((each) => order.has(each.id)).sort((one, other) => order.get(one.id) - order.get(other.id));
+    return (await get(path(['jobs', shown.id, 'follow-ups']), signal)).jobs;
   } catch (error) {
-    // Not every queue can look jobs up; the job itself is shown all the same.
-    if (error.status === 501 || error.status === 400) return [];
+    // Not every queue can look jobs up; this one is shown all the same.
+    if (error.status === 501) return [];
     throw error;
   }
 }

@@ -111,7 +111,7 @@ const row = (of) => ({
     of.others ? h('em', null, 'all other types') : typeLink(of.job_type),
     number(of.waiting),
     number(of.running),
-    of.dead > 0 ? h('a', { class: 'number', href: `#/dead?type=${encodeURIComponent(of.job_type ?? '')}` }, count(of.dead)) : number(0),
+    of.dead > 0 ? h('a', { class: 'number', href: of.job_type == null ? '#/dead?kind=malformed' : `#/dead?type=${encodeURIComponent(of.job_type)}` }, count(of.dead)) : number(0),
     of.hour && bars('Last hour', of.hour.done, sum([of.hour.failed, of.hour.buried])),
     number(lastMinute(of.hour?.done)),
     number(lastMinute(of.hour?.failed) + lastMinute(of.hour?.buried)),

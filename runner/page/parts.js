@@ -77,6 +77,13 @@ export const fact = (label, ...value) => h('div', { class: 'fact' }, h('dt', nul
  * A column is `{ label, class, hidden }`, where `hidden` is a label for those who do not see.
  */
 export function table(caption, columns, rows) {
+  // Where a queue knows one id twice, both are there.
+  const keys = new Map();
+  const unique = (key) => {
+    const before = keys.get(key) ?? 0;
+    keys.set(key, before + 1);
+    return before === 0 ? key : `${key} ${before}`;
+  };
   const cell = (content, at) =>
     h('td', { role: 'cell', class: columns[at].class, 'data-label': columns[at].label }, content);
   return h('div', { class: 'table' },
@@ -84,15 +91,19 @@ export function table(caption, columns, rows) {
       h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' },
         columns.map((column) => h('th', { role: 'columnheader', scope: 'col', class: column.class },
           column.label || h('span', { class: 'unseen' }, column.hidden))))),
-      h('tbody', { role: 'rowgroup' }, rows.map((row) => h('tr', { role: 'row', key: row.key, class: row.class }, row.cells.map(cell))))));
+      h('tbody', { role: 'rowgroup' }, rows.map((row) => h('tr', { role: 'row', key: unique(row.key), class: row.class }, row.cells.map(cell))))));
 }
+
+/** From here on a limit is near. */
+const NEAR = 0.9;
 
 /** How much of a limit is used, as a bar and in words. */
 export function used(label, amount, limit, words) {
   const share = limit > 0 ? Math.min(1, amount / limit) : 0;
+  const said = share > NEAR ? `${words}, ${Math.round(share * 100)} %` : words;
   return h('div', { class: 'used' },
-    h('div', { class: 'used-words' }, h('span', null, label), h('span', { class: 'number' }, words)),
-    h('svg', { class: `bar${share > 0.9 ? ' is-high' : ''}`, viewBox: '0 0 100 4', preserveAspectRatio: 'none', role: 'img', 'aria-label': `${label}: ${words}` },
+    h('div', { class: 'used-words' }, h('span', null, label), h('span', { class: 'number' }, said)),
+    h('svg', { class: `bar${share > NEAR ? ' is-high' : ''}`, viewBox: '0 0 100 4', preserveAspectRatio: 'none', role: 'img', 'aria-label': `${label}: ${said}` },
       h('rect', { class: 'bar-all', x: 0, y: 0, width: 100, height: 4 }),
       h('rect', { class: 'bar-used', x: 0, y: 0, width: (share * 100).toFixed(1), height: 4 })));
 }
