@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` tells the life of one job; the modules stand here in the order in which it meets them.
 
+pub mod activity;
 pub mod admin;
 pub mod app;
 pub(crate) mod bench;
