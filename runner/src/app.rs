@@ -9,14 +9,17 @@ use arc_swap::ArcSwap;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock::SystemClock;
 use crate::config::{Config, Origin, Place};
 use crate::dispatch::{Dispatcher, Parts, given_up};
+use crate::hardening;
 use crate::queue::{self, Queue, State};
 use crate::registry::Registry;
 use crate::reload::Reload;
 use crate::sandbox::{self, Sandbox};
+use crate::supervisor;
 
 /// Why a runner ended.
 #[derive(Debug, PartialEq)]
@@ -35,6 +38,11 @@ enum End {
 pub fn run(config: Config, until_empty: bool) -> Result<()> {
     let config = Arc::new(config);
     raise_open_files();
+    if config.enabled {
+        ensure_folder(&config)?;
+    }
+    // Before any other thread is there: each has the rules of the one that started it.
+    hardening::apply(&config)?;
     let main =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     // Guests have a runtime of their own: a hundred of them that spin delay neither the queue nor a timer.
@@ -45,14 +53,16 @@ pub fn run(config: Config, until_empty: bool) -> Result<()> {
         .context("cannot start the guests' runtime")?;
     let ended = main.block_on(async {
         let signals = Signals::listen()?;
+        tokio::spawn(supervisor::bury_orphans());
+        tokio::spawn(supervisor::say_stopping(signals.drain.clone()));
         if !config.enabled {
             tracing::info!("`enabled` is false: jobs can be enqueued and looked at, none is worked");
+            supervisor::ready("`enabled` is false: no job is worked");
             if !until_empty {
                 signals.drain.cancelled().await;
             }
             return Ok(());
         }
-        ensure_folder(&config)?;
         while work(&config, &signals, guests.handle(), until_empty).await? == End::SwapAppeared {
             tracing::warn!("swap space appeared: the runner starts anew with a sandbox that is safe with it");
         }
@@ -94,6 +104,7 @@ async fn work(
     until_empty: bool,
 ) -> Result<End> {
     let Some(queue) = open(config, signals).await? else { return Ok(End::Done) };
+    let life = AbortOnDropHandle::new(tokio::spawn(supervisor::show_life(Arc::downgrade(&queue))));
     let sandbox = Sandbox::new(sandbox::Config {
         slots: config.slots,
         threads: u32::try_from(guests.metrics().num_workers()).unwrap_or(u32::MAX),
@@ -146,6 +157,7 @@ async fn work(
             "the queue does not close: the next runner takes over what this one holds"
         ),
     }
+    drop(life);
     ended?;
     listed?;
     if drain.is_cancelled() && !signals.drain.is_cancelled() {
@@ -184,12 +196,10 @@ async fn open(config: &Config, signals: &Signals) -> Result<Option<Arc<dyn Queue
 /// All handlers are loaded that lay there at the start.
 fn ready(config: &Config, dispatcher: &Dispatcher) {
     dispatcher.expect_handlers(false);
-    tracing::info!(
-        "ready: handlers from `{}`, jobs from `{}`, {} slots",
-        config.handlers.dir.display(),
-        config.queue.url,
-        config.slots
-    );
+    let (handlers, queue) = (config.handlers.dir.display(), &config.queue.url);
+    let ready = format!("ready: handlers from `{handlers}`, jobs from `{queue}`, {} slots", config.slots);
+    tracing::info!("{ready}");
+    supervisor::ready(&ready);
 }
 
 /// Drains when memory can be swapped out under a sandbox that was set up for a machine where it cannot.

@@ -17,12 +17,14 @@ use crate::telemetry::Format;
 
 mod environment;
 mod fault;
+mod hardening;
 mod kafka;
 pub mod quantity;
 mod raw;
 pub mod settings;
 
 pub use environment::{Environment, Flags, variable_name};
+pub use hardening::{HardeningConfig, Wanted};
 pub use kafka::KafkaConfig;
 pub use settings::{Effective, Fault, Faults as ConfigErrors, Origin};
 
@@ -60,6 +62,8 @@ pub struct Config {
     pub retry: Policy,
     /// The runner's own log.
     pub log: LogConfig,
+    /// What a runner gives up at its start.
+    pub hardening: HardeningConfig,
     /// Every key with its value and where it came from, in the order of the documentation.
     pub effective: Vec<Effective>,
 }
@@ -219,6 +223,7 @@ impl Config {
             ceilings: Ceilings::read(settings),
             retry: read_retry(settings, Policy::default()),
             log: LogConfig::read(settings),
+            hardening: HardeningConfig::read(settings),
             effective: Vec::new(),
         }
     }

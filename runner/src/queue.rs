@@ -72,6 +72,12 @@ pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
     /// Deletes the dead letters that pass `filter`, for good; answers which.
     fn delete_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>>;
 
+    /// For how long the thread that this queue rests on has been at one thing, other than waiting for work. Minutes mean that it
+    /// is stuck. Must not block.
+    fn stands(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Stops receiving: what was taken and not handed out is released, settling goes on. `receive` answers an error from
     /// now on.
     fn stop_receiving(&self) -> Answer<'_, ()>;

@@ -320,6 +320,10 @@ impl Queue for SqliteQueue {
         })
     }
 
+    fn stands(&self) -> Duration {
+        self.shared.inbox.stands()
+    }
+
     fn stop_receiving(&self) -> Answer<'_, ()> {
         let (reply, answered) = oneshot::channel();
         self.shared.inbox.lock().stopped = true;
