@@ -123,6 +123,7 @@ async fn work(
         jitter: Box::new(random_jitter),
         guests: Box::new(guests.clone()),
         observers: Vec::new(),
+        keep_logs: config.queue.keep_logs,
     });
 
     let to_dispatcher = Arc::clone(&dispatcher);

@@ -25,8 +25,8 @@ pub mod sqlite;
 mod told;
 
 pub use open::{open, open_present, open_state};
-pub use settlement::{AttemptRecord, Settled, Settlement};
-pub use shown::{JobSource, Listed, Shown};
+pub use settlement::{AttemptRecord, KeepLogs, Settled, Settlement};
+pub use shown::{AttemptLines, JobSource, Listed, LogLine, Shown};
 
 /// A future that a queue answers with.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -77,6 +77,20 @@ pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
     fn stands(&self) -> Duration {
         Duration::ZERO
     }
+
+    /// Cancels the job that `id` names. One that waits is buried at once, one that runs when its runner has broken it off;
+    /// whoever runs it is told by [`Queue::cancellations`].
+    fn cancel(&self, id: &str) -> Answer<'_, Result<Cancelled, QueueError>>;
+
+    /// Waits until jobs that this runner holds are cancelled, and answers their receipts. It may answer the same more than
+    /// once, and some that are settled by now.
+    fn cancellations(&self) -> Answer<'_, Vec<Receipt>>;
+
+    /// Has the job that `id` names kept until a moment, should it complete before, whatever else is kept of completed jobs.
+    fn keep(&self, id: &str, until: UnixMs) -> Answer<'_, Result<(), QueueError>>;
+
+    /// Whether there was a job of this `id` that ended and is no longer kept, as far as that is remembered.
+    fn departed(&self, id: &str) -> Answer<'_, Result<Option<Departed>, QueueError>>;
 
     /// Stops receiving: what was taken and not handed out is released, settling goes on. `receive` answers an error from
     /// now on.
@@ -165,6 +179,8 @@ pub enum NewJob {
         run_at: Option<UnixMs>,
         /// Pairs as in the contract's `job.metadata`.
         metadata: Vec<(String, String)>,
+        /// How long it is kept after it completed, whatever else is kept of completed jobs; none: as others are.
+        keep: Option<Duration>,
     },
     /// Bytes that are no job: kept exactly, as a dead letter.
     Malformed {
@@ -217,6 +233,31 @@ pub struct Filter {
     pub since: Option<UnixMs>,
     /// At most this many.
     pub limit: Option<u32>,
+    /// Those behind the one whose [`Listed::cursor`] this is.
+    pub after: Option<String>,
+    /// The newest first, not the oldest.
+    pub newest_first: bool,
+}
+
+/// What became of a job that somebody cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It waited, and is a dead letter now.
+    Buried,
+    /// It runs: its runner is told, and buries it when it has broken it off.
+    Asked,
+    /// It had ended, so.
+    Ended(State),
+    /// There is no such job.
+    Unknown,
+}
+
+/// What is remembered of a job that ended and is no longer kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Departed {
+    /// When it ended, if that is known.
+    #[serde(rename = "ended_at_ms")]
+    pub ended_at: Option<UnixMs>,
 }
 
 /// How many jobs there are.
@@ -276,6 +317,8 @@ pub struct QueueError {
     pub hint: Option<String>,
     /// Whether it may pass by itself.
     pub transient: bool,
+    /// Whether this queue cannot do that at all.
+    pub unsupported: bool,
 }
 
 /// A dead letter that was requeued so often goes back only by its id: what requeues by type or kind every hour must not keep
@@ -312,6 +355,11 @@ impl Delivery {
     /// A delivery of `job`, settled by `receipt` and given back to `release` when dropped.
     pub fn new(job: impl Into<Arc<Job>>, alone: bool, receipt: Receipt, release: Arc<dyn Release>) -> Delivery {
         Delivery { job: job.into(), alone, receipt, release: Some(release) }
+    }
+
+    /// The queue's own key for it.
+    pub fn receipt(&self) -> Receipt {
+        self.receipt
     }
 
     /// Whether the right to it still holds, as far as can be told here and now. One that waited while its runner stood still
@@ -385,7 +433,17 @@ fn say_passed_over(letters: usize) {
 impl QueueError {
     /// An error that will not pass by itself.
     pub fn lasting(message: impl Into<String>) -> QueueError {
-        QueueError { message: message.into(), hint: None, transient: false }
+        QueueError { message: message.into(), hint: None, transient: false, unsupported: false }
+    }
+
+    /// The same that may pass by itself.
+    pub fn transient(message: impl Into<String>) -> QueueError {
+        QueueError { transient: true, ..QueueError::lasting(message) }
+    }
+
+    /// What this queue cannot do, and why.
+    pub fn unsupported(message: impl Into<String>) -> QueueError {
+        QueueError { unsupported: true, ..QueueError::lasting(message) }
     }
 
     /// The same with what to do about it.

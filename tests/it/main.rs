@@ -15,6 +15,7 @@ mod built;
 mod brake;
 // How jobs fail, are buried, and what people do about them.
 mod burial;
+mod cancel;
 // The command line itself: its help, its words, its exit codes.
 mod cli;
 // What handlers may do by their manifests.

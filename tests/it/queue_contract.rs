@@ -19,6 +19,7 @@ use sandhog::queue::{
 use crate::eventually;
 
 pub(crate) mod follow_ups;
+mod looking;
 pub(crate) mod reports;
 pub(crate) mod state;
 
@@ -43,6 +44,9 @@ pub(crate) async fn exercise<F: Future<Output = Arc<dyn Queue>>>(make: impl Fn()
     claim("buried job is a dead letter", Box::pin(buried_job_is_a_dead_letter(make().await))).await;
     claim("requeued dead letter runs again", Box::pin(requeued_dead_letter_runs_again(make().await))).await;
     claim("hopeless job goes back by its id alone", Box::pin(hopeless_job_goes_back_by_its_id(make().await))).await;
+    claim("list comes in pages", Box::pin(looking::list_comes_in_pages(make().await))).await;
+    let said = looking::dead_letter_has_what_the_guest_said(make().await);
+    claim("dead letter has what the guest said", Box::pin(said)).await;
     claim("deleted dead letter is gone", Box::pin(deleted_dead_letter_is_gone(make().await))).await;
     claim("malformed bytes are kept", Box::pin(malformed_bytes_are_kept(make().await))).await;
     claim("unserved type waits", Box::pin(unserved_type_waits(make().await))).await;
@@ -75,8 +79,14 @@ async fn job_comes_as_it_was_enqueued(queue: Arc<dyn Queue>) {
     let body = "{ \"job_type\":\"t\",\"n\": 1.50, \"s\":\"\u{1F980}\\u0000\" }";
     let metadata = vec![("header.a".to_owned(), "1".to_owned()), ("header.a".to_owned(), "2".to_owned())];
     let before = SystemClock.now();
-    let new =
-        NewJob::Job { job_type: "t".into(), body: body.into(), id: None, run_at: None, metadata: metadata.clone() };
+    let new = NewJob::Job {
+        job_type: "t".into(),
+        body: body.into(),
+        id: None,
+        run_at: None,
+        metadata: metadata.clone(),
+        keep: None,
+    };
     let enqueued = enqueue(&*queue, vec![new]).await.remove(0);
     let delivery = receive_one(&*queue, "t").await;
     let job = &delivery.job;
@@ -467,7 +477,7 @@ pub(crate) fn new_job(job_type: &str) -> NewJob {
 
 pub(crate) fn named(job_type: &str, id: &str) -> NewJob {
     let NewJob::Job { job_type, body, run_at, metadata, .. } = new_job(job_type) else { unreachable!() };
-    NewJob::Job { job_type, body, id: Some(id.into()), run_at, metadata }
+    NewJob::Job { job_type, body, id: Some(id.into()), run_at, metadata, keep: None }
 }
 
 fn later(job_type: &str, run_at: Option<UnixMs>) -> NewJob {
@@ -477,6 +487,7 @@ fn later(job_type: &str, run_at: Option<UnixMs>) -> NewJob {
         id: None,
         run_at,
         metadata: Vec::new(),
+        keep: None,
     }
 }
 

@@ -173,8 +173,14 @@ async fn completed_jobs_are_kept_up_to_a_size_and_an_age() {
         ..options(dir.path())
     })
     .unwrap();
-    let job =
-        || NewJob::Job { job_type: "t".into(), body: "x".repeat(768), id: None, run_at: None, metadata: Vec::new() };
+    let job = || NewJob::Job {
+        job_type: "t".into(),
+        body: "x".repeat(768),
+        id: None,
+        run_at: None,
+        metadata: Vec::new(),
+        keep: None,
+    };
     let work = async |jobs: usize| {
         enqueue(&*queue, (0..jobs).map(|_| job()).collect()).await;
         let mut left = jobs;
@@ -390,6 +396,7 @@ async fn file_of_version_1_is_brought_up_with_its_jobs() {
     // Version 1 knew no paused types, and kept with an id when its job ended.
     let connection = Connection::open(dir.path().join("jobs.db")).unwrap();
     let back = "alter table served drop column paused; drop table departed; drop table state; drop table state_size;
+        drop table cancelled; drop table kept; drop table log;
         alter table identity add column ended_at_ms integer;
         create index identity_ended on identity(ended_at_ms) where ended_at_ms is not null;
         insert into identity(id, record, ended_at_ms) values('ended', 7, ?1);

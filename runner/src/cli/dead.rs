@@ -177,7 +177,7 @@ impl Which {
             state: Some(State::Dead),
             kind: self.kind.clone(),
             since: self.since,
-            limit: None,
+            ..Filter::default()
         }
     }
 }

@@ -46,7 +46,9 @@ enum HandlersCommand {
     Pin(Pin),
     /// Serve what lies in the folder again
     Unpin(Named),
-    /// Let a generation run that was braked; it is not braked again
+    /// Start no more of its jobs, over restarts and reloads, until it is resumed; what runs ends
+    Pause(Named),
+    /// Let a handler run that was paused, or its generation that was braked, which is not braked again
     Resume(Named),
     Forget(Forget),
 }
@@ -118,8 +120,10 @@ struct Found {
 enum State {
     /// Its file was deleted.
     Gone,
-    /// Its types are paused.
+    /// Its types are paused, since it only failed.
     Braked,
+    /// A person paused it.
+    Paused,
     /// It stays on a generation.
     Pinned,
     /// What lies in the folder does not load.
@@ -155,6 +159,11 @@ impl Handlers {
             Some(HandlersCommand::Unpin(Named { name })) => {
                 let generation = change(config, &name, "unpin", Record::unpin)?;
                 note(format_args!("handler `{}` is no longer pinned to generation {generation}", plain(&name)));
+                Ok(())
+            }
+            Some(HandlersCommand::Pause(Named { name })) => {
+                change(config, &name, "pause", Record::pause)?;
+                note(format_args!("handler `{}` is paused: its jobs wait", plain(&name)));
                 Ok(())
             }
             Some(HandlersCommand::Resume(Named { name })) => {
@@ -293,6 +302,7 @@ impl Listed {
         let state = match () {
             () if is_gone => State::Gone,
             () if braked => State::Braked,
+            () if record.paused => State::Paused,
             () if not_ready.is_some() => State::NotReady,
             () if pinned => State::Pinned,
             () if why.is_some() => State::Bad,
@@ -331,6 +341,7 @@ impl State {
         match self {
             State::Gone => "gone",
             State::Braked => "braked",
+            State::Paused => "paused",
             State::Pinned => "pinned",
             State::Bad => "bad",
             State::NotReady => "not ready",
@@ -352,6 +363,7 @@ mod tests {
         served.deployed(&a, vec!["t".into()], UnixMs(0));
         let mut braked = served.clone();
         braked.note(&a, Standing::Braked);
+        let paused = Record { paused: true, ..served.clone() };
         let pinned = Record { pinned: Some(a.clone()), ..served.clone() };
         let refused = Some(Refused { generation: b.clone(), why: "it is text".into() });
         let refused = Record { refused, ..served.clone() };
@@ -367,6 +379,7 @@ mod tests {
             (&refused, found(&b), true, State::Bad),
             (&refused, found(&a), true, State::Good),
             (&pinned, found(&b), true, State::Pinned),
+            (&paused, found(&b), true, State::Paused),
             (&away, found(&b), true, State::NotReady),
             (&away, found(&a), true, State::Good),
             (&braked, found(&a), true, State::Braked),

@@ -210,7 +210,7 @@ impl<'a> Change<'a> {
         }
         let message = format!("{} after {done} dead letters were {verb}", error.message);
         let hint = error.hint.unwrap_or_else(|| RUN_AGAIN.to_owned());
-        QueueError { message, hint: Some(hint), transient: error.transient }
+        QueueError { message, hint: Some(hint), ..error }
     }
 
     fn explain(&self, undone: Undone) -> QueueError {
@@ -265,6 +265,7 @@ fn requeued(found: &Found<'_>, topic: &str) -> Write {
     envelope.due_at = None;
     envelope.parked_at = None;
     envelope.buried = None;
+    envelope.lines = None;
     Write {
         topic: topic.to_owned(),
         partition: None,

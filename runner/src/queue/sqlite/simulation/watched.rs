@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use super::super::SqliteQueue;
 use super::Witness;
+use crate::clock::UnixMs;
 use crate::queue::{
-    Answer, Delivery, Demand, Enqueued, Filter, Listed, NewJob, OnSettled, Queue, QueueError, Receipt, Release,
-    Settlement, Shown, Stats,
+    Answer, Cancelled, Delivery, Demand, Departed, Enqueued, Filter, Listed, NewJob, OnSettled, Queue, QueueError,
+    Receipt, Release, Settlement, Shown, Stats,
 };
 use crate::state::StateStore;
 
@@ -73,6 +74,22 @@ impl Queue for Watched {
 
     fn has_work<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<bool, QueueError>> {
         self.queue.has_work(demand)
+    }
+
+    fn cancel(&self, id: &str) -> Answer<'_, Result<Cancelled, QueueError>> {
+        self.queue.cancel(id)
+    }
+
+    fn cancellations(&self) -> Answer<'_, Vec<Receipt>> {
+        self.queue.cancellations()
+    }
+
+    fn keep(&self, id: &str, until: UnixMs) -> Answer<'_, Result<(), QueueError>> {
+        self.queue.keep(id, until)
+    }
+
+    fn departed(&self, id: &str) -> Answer<'_, Result<Option<Departed>, QueueError>> {
+        self.queue.departed(id)
     }
 
     fn list(&self, filter: Filter) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
