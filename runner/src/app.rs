@@ -13,10 +13,15 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::SystemClock;
 use crate::config::{Config, Origin, Place};
 use crate::dispatch::{Dispatcher, Parts, given_up};
+use crate::metrics::Metrics;
 use crate::queue::{self, Queue, State};
 use crate::registry::Registry;
 use crate::reload::Reload;
 use crate::sandbox::{self, Sandbox};
+use crate::traces::Traces;
+
+/// How long a runner that stops waits for the last spans to be sent.
+const SPANS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why a runner ended.
 #[derive(Debug, PartialEq)]
@@ -104,6 +109,11 @@ async fn work(
     })
     .context("cannot set up the sandbox")?;
     let registry = Arc::new(ArcSwap::from_pointee(Registry::default()));
+    let metrics = Arc::new(Metrics::new(Arc::clone(&registry), guests.metrics().num_workers()));
+    let traces = Traces::start(&config.traces).unwrap_or_else(|error| {
+        tracing::warn!("{error}: the runner goes on without traces");
+        None
+    });
     let dispatcher = Dispatcher::new(Parts {
         queue: Arc::clone(&queue),
         registry: Arc::clone(&registry),
@@ -111,8 +121,9 @@ async fn work(
         clock: Arc::new(SystemClock),
         jitter: Box::new(random_jitter),
         guests: Box::new(guests.clone()),
-        observers: Vec::new(),
+        observers: vec![metrics],
         keep_logs: config.queue.keep_logs,
+        traces: traces.clone(),
     });
 
     let to_dispatcher = Arc::clone(&dispatcher);
@@ -139,6 +150,9 @@ async fn work(
             sandbox.stop_tearing_down();
             sandbox.torn_down().await;
         }
+    }
+    if let Some(traces) = traces {
+        traces.close(SPANS_PATIENCE.min(config.drain_timeout)).await;
     }
     let listed = if until_empty && ended.is_ok() { list_what_waits(queue.as_ref()).await } else { Ok(()) };
     tokio::select! {

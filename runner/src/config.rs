@@ -21,11 +21,13 @@ pub mod quantity;
 mod queue;
 mod raw;
 pub mod settings;
+mod traces;
 
 pub use environment::{Environment, Flags, variable_name};
 pub use kafka::KafkaConfig;
 pub use queue::{Place, QueueConfig};
 pub use settings::{Effective, Fault, Faults as ConfigErrors, Origin};
+pub use traces::{Sampler, TracesConfig};
 
 use settings::Settings;
 
@@ -59,6 +61,8 @@ pub struct Config {
     pub ceilings: Ceilings,
     /// The retry policy of handlers whose manifest does not say otherwise.
     pub retry: Policy,
+    /// Where spans of attempts are sent.
+    pub traces: TracesConfig,
     /// The runner's own log.
     pub log: LogConfig,
     /// Every key with its value and where it came from, in the order of the documentation.
@@ -184,7 +188,6 @@ impl Config {
         let reports = settings.text_if_any("failures.job_type").map(|job_type| Reports { job_type, body_bytes_max });
         Config {
             enabled,
-            application_name,
             slots,
             drain_timeout,
             state_dir: state_dir.into(),
@@ -195,7 +198,9 @@ impl Config {
             body_bytes_max,
             ceilings: Ceilings::read(settings),
             retry: read_retry(settings, Policy::default()),
+            traces: TracesConfig::read(settings, &application_name),
             log: LogConfig::read(settings),
+            application_name,
             effective: Vec::new(),
         }
     }
@@ -224,6 +229,7 @@ impl Config {
             format!("`{}` has no letter or digit to name a topic after", self.application_name)
         });
         self.queue.kafka.check(settings);
+        self.traces.check(settings);
         let level = &self.log.level;
         settings.require("log.level", tracing_subscriber::EnvFilter::try_new(level).is_ok(), || {
             format!("`{level}` is no filter: write a level like `info`, or directives like `info,sandhog::queue=debug`")
