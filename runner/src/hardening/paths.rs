@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, Place};
+use crate::config::{Config, Listen, Place};
 
 /// What names, addresses, certificates, time zones and libraries are looked up in. Single files of these would not do: whoever
 /// writes `/etc/resolv.conf` puts a new one in its place, which would be out of reach.
@@ -56,6 +56,11 @@ impl Paths {
             }
             Place::Kafka(_) => paths.read.extend(files_of_kafka(config)),
         }
+        paths.read.extend(config.admin.token_file.as_deref().map(folder_of));
+        paths.write.extend(config.admin.listen.iter().filter_map(|listen| match listen {
+            Listen::Unix(socket) => Some(folder_of(socket)),
+            Listen::Tcp(_) => None,
+        }));
         paths.read.push(config.handlers.dir.clone());
         let (read, write) = config.handlers.allow.all_folders();
         paths.read.extend(read);
@@ -114,6 +119,14 @@ mod tests {
         assert!(named(&paths.read).ends_with(&["/srv/assets", "/srv/current"]), "{paths:?}");
         assert!(named(&paths.write).ends_with(&["/srv/thumbs", "/srv/out"]), "{paths:?}");
         assert!(named(&paths.system).ends_with(&["/opt/ca", "/opt/a", "/opt/b"]), "{paths:?}");
+    }
+
+    #[test]
+    fn token_and_socket_of_the_http_api_are_in_reach() {
+        let text = "[admin]\nlisten = ['127.0.0.1:0', 'unix:/run/sandhog/api.sock']\ntoken_file = '/run/secrets/token'";
+        let paths = paths(text, &[]);
+        assert!(named(&paths.write).contains(&"/run/sandhog"), "{paths:?}");
+        assert!(named(&paths.read).contains(&"/run/secrets"), "{paths:?}");
     }
 
     #[test]
