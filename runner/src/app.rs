@@ -172,6 +172,7 @@ fn assemble(config: &Config, queue: &Arc<dyn Queue>, guests: &tokio::runtime::Ha
         jitter: Box::new(random_jitter),
         guests: Box::new(guests.clone()),
         observers: vec![Arc::clone(&events) as Arc<dyn Observer>],
+        keep_logs: config.queue.keep_logs,
     });
     Assembled { registry, dispatcher, loaded: Arc::default(), events }
 }
@@ -269,6 +270,7 @@ impl Assembled {
             events: Arc::clone(&self.events),
             started: Instant::now(),
             handlers: Arc::new(Overview::new(config)),
+            room: admin::Room::default(),
         }
     }
 

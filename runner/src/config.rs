@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::grants::Allow;
 use crate::job::name_fault;
 use crate::limits::Limits;
-use crate::queue::Keep;
 use crate::registry::OTHERS;
 use crate::report::{self, Reports};
 use crate::retry::{Backoff, Policy};
@@ -20,12 +19,14 @@ mod environment;
 mod fault;
 mod kafka;
 pub mod quantity;
+mod queue;
 mod raw;
 pub mod settings;
 
 pub use admin::{AdminConfig, Listen, Token};
 pub use environment::{Environment, Flags, variable_name};
 pub use kafka::KafkaConfig;
+pub use queue::{Place, QueueConfig};
 pub use settings::{Effective, Fault, Faults as ConfigErrors, Origin};
 
 use settings::Settings;
@@ -77,30 +78,6 @@ pub struct HandlersConfig {
     pub brake: bool,
     /// What manifests may grant beyond what needs nobody's leave.
     pub allow: Allow,
-}
-
-/// The queue, and what it keeps.
-#[derive(Debug, Clone, PartialEq)]
-pub struct QueueConfig {
-    /// As it was written.
-    pub url: String,
-    /// Where that is.
-    pub place: Place,
-    /// What is kept of completed jobs.
-    pub keep: Keep,
-    /// How long a job waits for a handler of its type while no live runner serves it.
-    pub park_for: Duration,
-    /// Settings of a Kafka queue.
-    pub kafka: KafkaConfig,
-}
-
-/// Where a queue is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// The embedded queue's file.
-    File(PathBuf),
-    /// Kafka's brokers: `HOST:PORT`, several with commas.
-    Kafka(String),
 }
 
 /// How far a manifest may go, whoever wrote it.
@@ -367,75 +344,6 @@ pub(crate) fn check_retry(settings: &mut Settings, policy: &Policy, ceilings: &C
         let (first, max) = (quantity::format_duration(first), quantity::format_duration(max));
         format!("{max} is less than `retry.backoff.first`, which is {first}")
     });
-}
-
-// === impl QueueConfig ===
-
-impl QueueConfig {
-    fn read(settings: &mut Settings, application_name: &str) -> QueueConfig {
-        let url = settings.text("queue.url", "sqlite:sandhog.db".to_owned());
-        let (place, topic) = parse_url(&url).unwrap_or_else(|message| {
-            settings.require("queue.url", false, || message);
-            (Place::File(PathBuf::new()), None)
-        });
-        QueueConfig {
-            url,
-            place,
-            keep: read_keep(settings),
-            park_for: settings.duration("queue.park_for", Duration::from_secs(7 * 86_400)),
-            kafka: KafkaConfig::read(settings, application_name, topic.as_deref()),
-        }
-    }
-}
-
-/// Where the queue is, and the topic that the URL names.
-fn parse_url(url: &str) -> Result<(Place, Option<String>), String> {
-    let (scheme, rest) = url.split_once(':').unwrap_or(("", url));
-    let path = rest.strip_prefix("//").unwrap_or(rest);
-    match scheme {
-        "sqlite" if path.is_empty() || path.ends_with('/') => Err(format!("`{url}` names no file")),
-        "sqlite" if path == ":memory:" => {
-            Err(format!("`{url}` is no file: jobs must outlive the process and be seen by others"))
-        }
-        "sqlite" => Ok((Place::File(path.into()), None)),
-        "kafka" => kafka::parse_url(rest).map(|url| (Place::Kafka(url.brokers), url.topic)),
-        _ => Err("is no queue: write `sqlite:FILE` or `kafka://HOST:PORT/TOPIC`".to_owned()),
-    }
-}
-
-// === impl Place ===
-
-impl Place {
-    /// Where a runner on it keeps its state, if nobody says: beside the file, or in the working directory.
-    fn state_dir(&self) -> PathBuf {
-        let mut beside = match self {
-            Place::File(path) => path.clone().into_os_string(),
-            Place::Kafka(_) => "./sandhog".into(),
-        };
-        beside.push(".state");
-        beside.into()
-    }
-}
-
-/// Reads `queue.keep_completed`, which may be 0 instead of a table.
-fn read_keep(settings: &mut Settings) -> Keep {
-    let nothing = |raw: &settings::Raw| match raw {
-        settings::Raw::Integer(0) => Ok(true),
-        settings::Raw::Text(text) if text.trim() == "0" => Ok(true),
-        _ => Err("is neither 0 nor a table of `age` and `bytes`".to_owned()),
-    };
-    let (whole, part) = ("queue.keep_completed", "queue.keep_completed.age");
-    // Whoever speaks last of the two is heard: a variable with 0 overrides a file's table, and the other way round.
-    let overridden = settings.origin(whole).zip(settings.origin(part)).is_some_and(|(whole, part)| part > whole);
-    let age = settings.duration(part, Duration::from_secs(60 * 60));
-    let bytes = settings.size("queue.keep_completed.bytes", 256 << 20);
-    let table = || {
-        let (age, bytes) = (quantity::format_duration(age), quantity::format_size(bytes));
-        format!("{{ age = \"{age}\", bytes = \"{bytes}\" }}")
-    };
-    let shown = |none: &bool| if *none && !overridden { "0".to_owned() } else { table() };
-    let none = settings.read(whole, false, nothing, shown);
-    Keep { age: if none && !overridden { Duration::ZERO } else { age }, bytes }
 }
 
 // === impl Ceilings ===

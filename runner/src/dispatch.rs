@@ -19,20 +19,19 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use self::backlog::Share;
 use self::backlog::{Backlog, Turn};
+use self::slot::Slot;
 use crate::clock::Clock;
-use crate::handler::Handler;
 use crate::observe::{End, Fate, Observer};
-use crate::outcome::{Disposition, Outcome, RetryAfter};
-use crate::queue::{AttemptRecord, Delivery, Demand, Queue, QueueError, Settled, Settlement};
+use crate::outcome::{Disposition, Failure, Kind, Outcome};
+use crate::queue::{AttemptRecord, Delivery, Demand, KeepLogs, Queue, QueueError, Settled, Settlement};
 use crate::registry::Registry;
 use crate::retry;
 use crate::sandbox::Attempt;
-use crate::trial::{FAILURES_MAX, Standing};
+use crate::trial::Standing;
 
 mod backlog;
-
-/// How much of a guest's last message stands in the line that says that its handler is paused.
-const LAST_MESSAGE_CHARS_MAX: usize = 200;
+mod log;
+mod slot;
 
 /// A random number from -1 to 1.
 pub type Jitter = Box<dyn Fn() -> f64 + Send + Sync>;
@@ -53,6 +52,8 @@ pub struct Parts {
     pub guests: Box<dyn Spawn>,
     /// Who is told of attempts.
     pub observers: Vec<Arc<dyn Observer>>,
+    /// Of which attempts the lines are kept.
+    pub keep_logs: KeepLogs,
 }
 
 /// What slots and settlements run on: a runtime; in a simulation, what stands for one.
@@ -72,6 +73,8 @@ pub struct Dispatcher {
     /// Attempts are to be broken off.
     stop: CancellationToken,
     slots: TaskTracker,
+    /// What each slot runs.
+    running: Mutex<Vec<Arc<Slot>>>,
     settling: TaskTracker,
     /// Handlers are still to come: an empty queue means nothing yet.
     expects_handlers: AtomicBool,
@@ -89,6 +92,7 @@ impl Dispatcher {
             changed: Notify::new(),
             stop: CancellationToken::new(),
             slots: TaskTracker::new(),
+            running: Mutex::default(),
             settling: TaskTracker::new(),
             expects_handlers: AtomicBool::new(false),
         })
@@ -129,9 +133,37 @@ impl Dispatcher {
         for _ in 0..self.parts.slots {
             self.spawn_slot();
         }
-        let received = self.receive(drain, until_empty).await;
-        self.drain(stop_at_once, drain_timeout).await;
-        received
+        let work = async {
+            let received = self.receive(drain, until_empty).await;
+            self.drain(stop_at_once, drain_timeout).await;
+            received
+        };
+        tokio::select! {
+            biased;
+            received = work => received,
+            () = self.hear_cancellations() => unreachable!("it hears as long as it is polled"),
+        }
+    }
+
+    /// Breaks off the attempt at the job of this id that runs here, so that it is buried as cancelled. Whether there is one.
+    pub fn cancel_running(&self, id: &str) -> bool {
+        self.running().iter().any(|slot| slot.cancel(|_, job| job.id == id))
+    }
+
+    async fn hear_cancellations(self: &Arc<Dispatcher>) {
+        loop {
+            for receipt in self.parts.queue.cancellations().await {
+                if self.running().iter().any(|slot| slot.cancel(|running, _| running == receipt)) {
+                    continue;
+                }
+                let waited = self.backlog().remove(receipt);
+                if let Some(delivery) = waited {
+                    let failure = Failure::new(Kind::Cancelled, "cancelled before it was started");
+                    self.settle(delivery, Settlement::new(Disposition::Bury(failure), None), None);
+                    self.changed.notify_one();
+                }
+            }
+        }
     }
 
     async fn receive(self: &Arc<Dispatcher>, drain: &CancellationToken, until_empty: bool) -> Result<(), QueueError> {
@@ -185,9 +217,16 @@ impl Dispatcher {
     fn spawn_slot(self: &Arc<Dispatcher>) {
         let dispatcher = Arc::clone(self);
         let replace = Replace(Arc::clone(self));
+        let running = Arc::new(Slot::new(&self.stop));
+        {
+            let mut all = self.running();
+            // Of a slot that panicked, nobody else knows any more.
+            all.retain(|slot| Arc::strong_count(slot) > 1);
+            all.push(Arc::clone(&running));
+        }
         let slot = async move {
             while let Some((delivery, turn)) = dispatcher.next().await {
-                dispatcher.work(delivery, turn).await;
+                dispatcher.work(delivery, turn, &running).await;
             }
             replace.never();
         };
@@ -217,7 +256,7 @@ impl Dispatcher {
     }
 
     /// The life of one attempt.
-    async fn work(self: &Arc<Dispatcher>, delivery: Delivery, turn: Turn) {
+    async fn work(self: &Arc<Dispatcher>, delivery: Delivery, turn: Turn, slot: &Slot) {
         let over = Over { dispatcher: self, turn: &turn };
         // Without a count of its own, which all threads would write for each job.
         let registry = self.parts.registry.load();
@@ -232,14 +271,16 @@ impl Dispatcher {
         let executing = delivery.executing();
         let started_at = self.parts.clock.now();
         self.observe(|observer| observer.started(handler, &delivery.job));
-        let Attempt { outcome, duration, memory_peak_bytes, follow_ups, state, denied, .. } =
-            handler.run(&delivery.job, &self.stop).await;
+        let stop = slot.start(&delivery);
+        let Attempt { outcome, duration, memory_peak_bytes, lines, follow_ups, state, denied, .. } =
+            handler.run(&delivery.job, &stop).await;
+        let outcome = slot.end(stop, &self.stop, outcome);
         drop(executing);
         let end = End { outcome: &outcome, duration, memory_peak_bytes, denied };
         self.observe(|observer| observer.ended(handler, &delivery.job, &end));
         let standing = handler.attempted(&outcome);
         if standing == Some(Standing::Braked) {
-            log_brake(handler, &outcome);
+            log::brake(handler, &outcome);
         }
         if handler.is_paused() {
             self.changed.notify_one();
@@ -250,6 +291,7 @@ impl Dispatcher {
             Outcome::Failed(failure) => Some(failure.clone()),
             _ => None,
         };
+        let lines = lines.filter(|_| self.parts.keep_logs.keeps(&outcome));
         let now = self.parts.clock.now();
         let follow_ups = follow_ups.into_jobs(now);
         let disposition = retry::decide(&handler.retry, &delivery.job, outcome, started_at, now, &self.parts.jitter);
@@ -261,12 +303,12 @@ impl Dispatcher {
             generation: handler.generation.clone(),
             failure,
         });
-        self.settle(delivery, Settlement { disposition, attempt, follow_ups, state }, Some(turn));
+        self.settle(delivery, Settlement { disposition, attempt, follow_ups, state, lines }, Some(turn));
     }
 
     /// Settles a delivery, without holding up the slot that ran it until that is durable.
     fn settle(self: &Arc<Dispatcher>, delivery: Delivery, settlement: Settlement, turn: Option<Turn>) {
-        log_settlement(&delivery, &settlement);
+        log::settlement(&delivery, &settlement);
         let job = Arc::clone(&delivery.job);
         let (dispatcher, under_way) = (Arc::clone(self), self.settling.token());
         let fate = Fate::of(&settlement.disposition);
@@ -329,6 +371,10 @@ impl Dispatcher {
         let running = self.backlog().running();
         tracing::warn!(jobs = running, "{why}: {running} running jobs are interrupted and released");
         self.stop.cancel();
+    }
+
+    fn running(&self) -> MutexGuard<'_, Vec<Arc<Slot>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn backlog(&self) -> MutexGuard<'_, Backlog> {
@@ -402,45 +448,4 @@ impl Drop for Over<'_> {
         // No settlement will say that there is room again.
         self.dispatcher.changed.notify_one();
     }
-}
-
-/// One line for what a person may want to know; a completed job is not worth one.
-fn log_settlement(delivery: &Delivery, settlement: &Settlement) {
-    let job = &delivery.job;
-    match &settlement.disposition {
-        Disposition::Ack { .. } => tracing::debug!(
-            job.id = %job.id, job.type = %job.job_type, attempt = job.attempt, "job `{}` completed", job.id
-        ),
-        Disposition::Bury(failure) => tracing::warn!(
-            job.id = %job.id, job.type = %job.job_type, attempt = job.attempt, kind = %failure.kind,
-            "job `{}` buried: {}: {}", job.id, failure.kind, failure.message
-        ),
-        Disposition::Retry { after: RetryAfter::Failure(failure), .. } => tracing::info!(
-            job.id = %job.id, job.type = %job.job_type, attempt = job.attempt, kind = %failure.kind,
-            "job `{}` failed and will be retried: {}: {}", job.id, failure.kind, failure.message
-        ),
-        Disposition::Retry { after: RetryAfter::Request { reason }, .. } => tracing::debug!(
-            job.id = %job.id, job.type = %job.job_type, attempt = job.attempt,
-            "job `{}` asked for a retry{}", job.id, reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default()
-        ),
-        Disposition::Release { .. } => tracing::info!(
-            job.id = %job.id, job.type = %job.job_type, attempt = job.attempt, "job `{}` interrupted and released", job.id
-        ),
-        Disposition::Park => tracing::debug!(
-            job.id = %job.id, job.type = %job.job_type, "job `{}` parked: nobody serves its type now", job.id
-        ),
-    }
-}
-
-/// Says that a handler is paused, why, and what to do.
-fn log_brake(handler: &Handler, outcome: &Outcome) {
-    let Outcome::Failed(failure) = outcome else { return };
-    let (name, generation, kind) = (&handler.name, &handler.generation, &failure.kind);
-    let message: String = failure.message.chars().take(LAST_MESSAGE_CHARS_MAX).collect();
-    tracing::warn!(
-        handler.name = %name, handler.generation = %generation, kind = %kind,
-        "handler `{name}` is paused: the first {FAILURES_MAX} attempts of generation {generation} all failed ({kind}, at \
-         last: {message}), where the generation before had completed; its jobs wait for a good file, for `sandhog handlers \
-         rollback {name}`, or for `sandhog handlers resume {name}`"
-    );
 }

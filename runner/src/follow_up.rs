@@ -143,7 +143,7 @@ impl FollowUps {
     pub fn into_jobs(self, now: UnixMs) -> Vec<NewJob> {
         let job = |FollowUp { job_type, body, id, after, metadata }| {
             let run_at = after.map(|after| now.plus(after));
-            NewJob::Job { job_type, body, id: Some(id), run_at, metadata }
+            NewJob::Job { job_type, body, id: Some(id), run_at, metadata, keep: None }
         };
         self.asked.into_iter().map(job).collect()
     }

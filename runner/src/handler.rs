@@ -3,6 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -38,6 +39,8 @@ pub struct Handler {
     guest: Box<dyn Guest>,
     log: Arc<dyn GuestLog>,
     trial: Trial,
+    /// A person paused it.
+    paused: AtomicBool,
     readiness: Readiness,
     decided: Arc<Notify>,
 }
@@ -95,6 +98,7 @@ impl Handler {
             guest,
             log,
             trial,
+            paused: AtomicBool::new(false),
             readiness,
             decided,
         }
@@ -122,7 +126,12 @@ impl Handler {
 
     /// Whether its types are paused: no attempt starts, its jobs wait.
     pub fn is_paused(&self) -> bool {
-        self.trial.is_braked() || !self.readiness.is_ready()
+        self.trial.is_braked() || self.paused.load(Ordering::Relaxed) || !self.readiness.is_ready()
+    }
+
+    /// Says whether a person has it paused.
+    pub fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
     }
 
     /// Why its instances cannot be set up now, if they cannot.

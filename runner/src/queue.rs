@@ -25,8 +25,8 @@ pub mod sqlite;
 mod told;
 
 pub use open::{open, open_present, open_state};
-pub use settlement::{AttemptRecord, Settled, Settlement};
-pub use shown::{JobSource, Listed, Shown};
+pub use settlement::{AttemptRecord, KeepLogs, Settled, Settlement};
+pub use shown::{AttemptLines, JobSource, Listed, LogLine, Shown};
 
 /// A future that a queue answers with.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -66,11 +66,25 @@ pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
 
     /// Sends the dead letters that pass `filter` back, as they were enqueued, with no failures and a new clock; answers
     /// which. Malformed ones stay: asked for by id they are an error, else they are passed over. So are those that were
-    /// requeued [`REQUEUES_MAX`] times, unless they are asked for by id.
-    fn requeue_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>>;
+    /// requeued [`REQUEUES_MAX`] times, unless it is forced.
+    fn requeue_dead(&self, filter: Filter, how: Requeue) -> Answer<'_, Result<Requeued, QueueError>>;
 
     /// Deletes the dead letters that pass `filter`, for good; answers which.
     fn delete_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>>;
+
+    /// Cancels the job that `id` names. One that waits is buried at once, one that runs when its runner has broken it off;
+    /// whoever runs it is told by [`Queue::cancellations`].
+    fn cancel(&self, id: &str) -> Answer<'_, Result<Cancelled, QueueError>>;
+
+    /// Waits until jobs that this runner holds are cancelled, and answers their receipts. It may answer the same more than
+    /// once, and some that are settled by now.
+    fn cancellations(&self) -> Answer<'_, Vec<Receipt>>;
+
+    /// Has the job that `id` names kept until a moment, should it complete before, whatever else is kept of completed jobs.
+    fn keep(&self, id: &str, until: UnixMs) -> Answer<'_, Result<(), QueueError>>;
+
+    /// Whether there was a job of this `id` that ended and is no longer kept, as far as that is remembered.
+    fn departed(&self, id: &str) -> Answer<'_, Result<Option<Departed>, QueueError>>;
 
     /// Stops receiving: what was taken and not handed out is released, settling goes on. `receive` answers an error from
     /// now on.
@@ -159,6 +173,8 @@ pub enum NewJob {
         run_at: Option<UnixMs>,
         /// Pairs as in the contract's `job.metadata`.
         metadata: Vec<(String, String)>,
+        /// How long it is kept after it completed, whatever else is kept of completed jobs; none: as others are.
+        keep: Option<Duration>,
     },
     /// Bytes that are no job: kept exactly, as a dead letter.
     Malformed {
@@ -211,6 +227,31 @@ pub struct Filter {
     pub since: Option<UnixMs>,
     /// At most this many.
     pub limit: Option<u32>,
+    /// Those behind the one whose [`Listed::cursor`] this is.
+    pub after: Option<String>,
+    /// The newest first, not the oldest.
+    pub newest_first: bool,
+}
+
+/// What became of a job that somebody cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It waited, and is a dead letter now.
+    Buried,
+    /// It runs: its runner is told, and buries it when it has broken it off.
+    Asked,
+    /// It had ended, so.
+    Ended(State),
+    /// There is no such job.
+    Unknown,
+}
+
+/// What is remembered of a job that ended and is no longer kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Departed {
+    /// When it ended, if that is known.
+    #[serde(rename = "ended_at_ms")]
+    pub ended_at: Option<UnixMs>,
 }
 
 /// How many jobs there are.
@@ -270,11 +311,31 @@ pub struct QueueError {
     pub hint: Option<String>,
     /// Whether it may pass by itself.
     pub transient: bool,
+    /// Whether this queue cannot do that at all.
+    pub unsupported: bool,
 }
 
-/// A dead letter that was requeued so often goes back only by its id: what requeues by type or kind every hour must not keep
-/// a hopeless job going for ever.
-pub const REQUEUES_MAX: u32 = 10;
+/// How dead letters are requeued.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Requeue {
+    /// Nothing is changed; only what would be is said.
+    pub dry_run: bool,
+    /// Those go back too that died again after [`REQUEUES_MAX`] requeues.
+    pub force: bool,
+}
+
+/// What became of dead letters that were to be requeued.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Requeued {
+    /// Those that went back, or would.
+    pub letters: Vec<Listed>,
+    /// How many stay, since they were requeued [`REQUEUES_MAX`] times already.
+    pub stay: usize,
+}
+
+/// A dead letter that was requeued so often, and died each time, goes back only by force: what requeues all there is every
+/// hour must not keep a hopeless job going for ever.
+pub const REQUEUES_MAX: u32 = 3;
 
 /// How long completed jobs are kept, and how much.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -306,6 +367,11 @@ impl Delivery {
     /// A delivery of `job`, settled by `receipt` and given back to `release` when dropped.
     pub fn new(job: impl Into<Arc<Job>>, alone: bool, receipt: Receipt, release: Arc<dyn Release>) -> Delivery {
         Delivery { job: job.into(), alone, receipt, release: Some(release) }
+    }
+
+    /// The queue's own key for it.
+    pub fn receipt(&self) -> Receipt {
+        self.receipt
     }
 
     /// Whether the right to it still holds, as far as can be told here and now. One that waited while its runner stood still
@@ -363,23 +429,22 @@ impl State {
     }
 }
 
-/// Says that so many dead letters stay because of [`REQUEUES_MAX`].
-fn say_passed_over(letters: usize) {
-    if letters == 0 {
-        return;
-    }
-    tracing::warn!(
-        letters,
-        "{letters} dead letters stay: requeued {REQUEUES_MAX} times already, they go back only by id"
-    );
-}
-
 // === impl QueueError ===
 
 impl QueueError {
     /// An error that will not pass by itself.
     pub fn lasting(message: impl Into<String>) -> QueueError {
-        QueueError { message: message.into(), hint: None, transient: false }
+        QueueError { message: message.into(), hint: None, transient: false, unsupported: false }
+    }
+
+    /// The same that may pass by itself.
+    pub fn transient(message: impl Into<String>) -> QueueError {
+        QueueError { transient: true, ..QueueError::lasting(message) }
+    }
+
+    /// What this queue cannot do, and why.
+    pub fn unsupported(message: impl Into<String>) -> QueueError {
+        QueueError { unsupported: true, ..QueueError::lasting(message) }
     }
 
     /// The same with what to do about it.

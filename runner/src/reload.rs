@@ -204,12 +204,18 @@ impl Reload {
         });
         known.pin(record.pinned.clone());
         known.last_good.clone_from(&record.serving);
+        known.paused = record.paused;
         let Some(handler) = &known.serving else { return };
-        let Some(kept) = record.kept(&handler.generation) else { return };
         let was_paused = handler.is_paused();
-        known.noted = Some(handler.trial().raise(kept.standing)).filter(|standing| *standing == kept.standing);
+        handler.pause(record.paused);
+        if let Some(kept) = record.kept(&handler.generation) {
+            known.noted = Some(handler.trial().raise(kept.standing)).filter(|standing| *standing == kept.standing);
+        }
         let generation = &handler.generation;
         match (was_paused, handler.is_paused()) {
+            (false, true) if record.paused => tracing::info!(
+                handler.name = %name, handler.generation = %generation, "handler `{name}` is paused: its jobs wait"
+            ),
             (false, true) => tracing::warn!(
                 handler.name = %name, handler.generation = %generation,
                 "handler `{name}` is paused: another runner braked generation {generation}"
@@ -435,7 +441,7 @@ fn log_served(handler: &Handler, source: &Source, took: Duration) {
             "handler `{name}` is served by its last good generation {generation} of an earlier run"
         ),
     }
-    if handler.is_paused() {
+    if handler.trial().is_braked() {
         tracing::warn!(
             handler.name = %name, handler.generation = %generation,
             "handler `{name}` is paused: generation {generation} was braked; its jobs wait for a good file, for `sandhog \

@@ -48,6 +48,7 @@ impl Reports {
             id: Some(id.clone()),
             run_at: None,
             metadata: metadata.clone(),
+            keep: None,
         };
         bodies.drain(fits..).map(job).collect()
     }
@@ -97,6 +98,7 @@ mod tests {
             generation: None,
             failure,
             requeues: 0,
+            cursor: None,
         };
         let metadata = [("queue", "jobs"), ("depth", "4"), ("traceparent", "00-1"), ("header.a", "b")];
         Shown {
@@ -109,6 +111,7 @@ mod tests {
             failed_attempts: Vec::new(),
             failed_attempts_omitted: 0,
             interruptions: 0,
+            logs: Vec::new(),
         }
     }
 

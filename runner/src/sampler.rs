@@ -63,6 +63,7 @@ impl Sampler {
                 message: format!("the queue did not count its jobs within {PATIENCE:?}"),
                 hint: None,
                 transient: true,
+                unsupported: false,
             })
         });
         match counted {

@@ -37,6 +37,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::encode::{component_of, exports_without_type};
@@ -51,6 +52,7 @@ use crate::grants::Grants;
 use crate::job::Job;
 use crate::limits::{Limits, Reuse};
 use crate::outcome::Outcome;
+use crate::queue::AttemptLines;
 use crate::state::Changes;
 
 /// What a sandbox is set up with.
@@ -103,6 +105,8 @@ pub struct Attempt {
     /// The last lines that a failed attempt wrote to stderr, or its last log line of level error: runtimes put their
     /// exception there.
     pub last_words: Option<String>,
+    /// What it said at last, at most [`KEPT_LINES_BYTES_MAX`]; none if it said nothing.
+    pub lines: Option<Box<AttemptLines>>,
     /// What the guest asked to be enqueued; nothing where it did not answer, but for what its failure hook asked for.
     pub follow_ups: FollowUps,
     /// What it changed of its handler's state; nothing where it neither completed nor asked for a retry.
@@ -111,8 +115,12 @@ pub struct Attempt {
     pub denied: u32,
 }
 
+/// The most bytes of an attempt's lines that are kept: its last ones.
+pub const KEPT_LINES_BYTES_MAX: usize = 64 << 10;
+
 /// Where a guest's line comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// The contract's `log`.
     Log,
@@ -123,7 +131,8 @@ pub enum Source {
 }
 
 /// How grave a guest's line is. Lines of stdout are `Info`, lines of stderr `Warn`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Level {
     /// Every step.
     Trace,

@@ -261,7 +261,7 @@ async fn waits_beside(word: &str) -> Waits {
     for _ in 0..JOBS {
         every.tick().await;
         let [job_type, body] = ["good", r#"{"do":"complete"}"#].map(str::to_owned);
-        let job = NewJob::Job { job_type, body, id: None, run_at: None, metadata: Vec::new() };
+        let job = NewJob::Job { job_type, body, id: None, run_at: None, metadata: Vec::new(), keep: None };
         queue.enqueue(vec![job]).await.unwrap();
     }
     eventually!(runner.count("completed") == JOBS as u64);

@@ -129,7 +129,14 @@ async fn other_process() {
             let mut accepted = 0;
             let error = loop {
                 let body = "x".repeat(100_000);
-                let job = NewJob::Job { job_type: "t".into(), body, id: None, run_at: None, metadata: Vec::new() };
+                let job = NewJob::Job {
+                    job_type: "t".into(),
+                    body,
+                    id: None,
+                    run_at: None,
+                    metadata: Vec::new(),
+                    keep: None,
+                };
                 match queue.enqueue(vec![job]).await {
                     Ok(_) => accepted += 1,
                     Err(error) => break error,
@@ -323,7 +330,7 @@ async fn figures() {
     // Some more than are taken out, since the last claim of each round takes more than it must.
     for _ in 0..JOBS / 1_000 + 8 {
         let body = format!(r#"{{"job_type":"t","n":123,"pad":"{}"}}"#, "x".repeat(80));
-        let job = NewJob::Job { job_type: "t".into(), body, id: None, run_at: None, metadata: Vec::new() };
+        let job = NewJob::Job { job_type: "t".into(), body, id: None, run_at: None, metadata: Vec::new(), keep: None };
         enqueue(&*queue, vec![job; 1_000]).await;
     }
     let per_second = |begun: Instant| JOBS as f64 / begun.elapsed().as_secs_f64();

@@ -126,7 +126,7 @@ impl Subject {
             } else {
                 (self.body.clone(), None)
             };
-            NewJob::Job { job_type: self.name.clone(), body, id, run_at: None, metadata: Vec::new() }
+            NewJob::Job { job_type: self.name.clone(), body, id, run_at: None, metadata: Vec::new(), keep: None }
         };
         (from..from + jobs).map(new_job).collect()
     }

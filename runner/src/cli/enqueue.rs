@@ -102,7 +102,7 @@ impl Enqueue {
 
     fn job(&self, job_type: String, body: String, id: Option<String>, now: UnixMs) -> NewJob {
         let metadata = self.headers.iter().map(|(name, value)| (format!("header.{name}"), value.clone())).collect();
-        NewJob::Job { job_type, body, id, run_at: self.after.map(|after| now.plus(after)), metadata }
+        NewJob::Job { job_type, body, id, run_at: self.after.map(|after| now.plus(after)), metadata, keep: None }
     }
 }
 

@@ -40,7 +40,9 @@ enum HandlersCommand {
     Pin(Pin),
     /// Serve what lies in the folder again
     Unpin(Named),
-    /// Let a generation run that was braked; it is not braked again
+    /// Start no more of its jobs, over restarts and reloads, until it is resumed; what runs ends
+    Pause(Named),
+    /// Let a handler run that was paused, or its generation that was braked, which is not braked again
     Resume(Named),
     Forget(Forget),
 }
@@ -102,6 +104,11 @@ impl Handlers {
             Some(HandlersCommand::Unpin(Named { name })) => {
                 let generation = change(config, &name, "unpin", Record::unpin)?;
                 note(format_args!("handler `{}` is no longer pinned to generation {generation}", plain(&name)));
+                Ok(())
+            }
+            Some(HandlersCommand::Pause(Named { name })) => {
+                change(config, &name, "pause", Record::pause)?;
+                note(format_args!("handler `{}` is paused: its jobs wait", plain(&name)));
                 Ok(())
             }
             Some(HandlersCommand::Resume(Named { name })) => {
@@ -209,6 +216,7 @@ fn word(state: HandlerState) -> &'static str {
     match state {
         HandlerState::Gone => "gone",
         HandlerState::Braked => "braked",
+        HandlerState::Paused => "paused",
         HandlerState::Pinned => "pinned",
         HandlerState::Bad => "bad",
         HandlerState::NotReady => "not ready",

@@ -1,6 +1,7 @@
 //! The configuration, read from text.
 
 use super::*;
+use crate::queue::Keep;
 
 const DOCUMENT: &str = include_str!("../../../docs/configuration.md");
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::handler::Handler;
-use crate::queue::{Delivery, Demand};
+use crate::queue::{Delivery, Demand, Receipt};
 use crate::registry::Registry;
 
 #[cfg(test)]
@@ -182,6 +182,20 @@ impl Backlog {
         lane.settled_since_demand += 1;
         let part = if lane.waiting.is_empty() { 1 } else { lane.in_flight / 3 };
         !closed && lane.settled_since_demand >= part.max(lane.demanded)
+    }
+
+    /// Takes out a delivery that was not handed out yet.
+    pub(crate) fn remove(&mut self, receipt: Receipt) -> Option<Delivery> {
+        let (lane, at) = self.lanes.values_mut().find_map(|lane| {
+            let at = lane.waiting.iter().position(|delivery| delivery.receipt() == receipt)?;
+            Some((lane, at))
+        })?;
+        let delivery = lane.waiting.remove(at)?;
+        lane.in_flight -= 1;
+        self.in_flight -= 1;
+        self.waiting -= 1;
+        self.waiting_bytes -= delivery.job.body.len();
+        Some(delivery)
     }
 
     /// Hands out nothing any more, and gives back what waited.

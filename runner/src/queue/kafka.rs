@@ -21,9 +21,10 @@ use self::write::{Deliveries, Producer};
 use super::sqlite::state::LocalState;
 use super::told::Told;
 use super::{
-    Answer, Delivery, Demand, Enqueued, Filter, Listed, NewJob, OnSettled, Queue, QueueError, Receipt, Release,
-    Settlement, Shown, Stats,
+    Answer, Cancelled, Delivery, Demand, Departed, Enqueued, Filter, Listed, NewJob, OnSettled, Queue, QueueError,
+    Receipt, Release, Requeue, Requeued, Settlement, Shown, Stats,
 };
+use crate::clock::UnixMs;
 use crate::state::StateStore;
 
 pub(crate) mod bare;
@@ -241,12 +242,28 @@ impl Queue for KafkaQueue {
         Box::pin(self.ask(move |shared| inspect::show(&shared.options, &id, shared.options.clock.now())))
     }
 
-    fn requeue_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
-        Box::pin(self.ask(move |shared| dead::requeue(&shared.options, &filter, dry_run)))
+    fn requeue_dead(&self, filter: Filter, how: Requeue) -> Answer<'_, Result<Requeued, QueueError>> {
+        Box::pin(self.ask(move |shared| dead::requeue(&shared.options, &filter, how)))
     }
 
     fn delete_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
         Box::pin(self.ask(move |shared| dead::delete(&shared.options, &filter, dry_run)))
+    }
+
+    fn cancel(&self, _: &str) -> Answer<'_, Result<Cancelled, QueueError>> {
+        Box::pin(async { Err(by_id("a job that waits in Kafka cannot be cancelled")) })
+    }
+
+    fn cancellations(&self) -> Answer<'_, Vec<Receipt>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn keep(&self, _: &str, _: UnixMs) -> Answer<'_, Result<(), QueueError>> {
+        Box::pin(async { Err(by_id("a job in Kafka cannot be kept")) })
+    }
+
+    fn departed(&self, _: &str) -> Answer<'_, Result<Option<Departed>, QueueError>> {
+        Box::pin(async { Err(by_id("Kafka does not know which jobs there were")) })
     }
 
     fn stop_receiving(&self) -> Answer<'_, ()> {
@@ -341,6 +358,10 @@ impl Drop for Waiting<'_> {
 fn producer(options: &Options, context: &client::Context, inbox: &Arc<Inbox>) -> Result<Producer, QueueError> {
     let deliveries = client::With { context: context.clone(), own: Deliveries(Arc::clone(inbox)) };
     client::producer(options).create_with_context(deliveries).map_err(|e| client::refused(&e))
+}
+
+fn by_id(what: &str) -> QueueError {
+    QueueError::unsupported(format!("{what}: a log has no look-up by id, and keeps no result"))
 }
 
 fn closed(what: &str) -> QueueError {

@@ -66,6 +66,7 @@ fn absent(path: &Path) -> QueueError {
 fn open_sqlite(config: &Config, path: &Path) -> Result<Arc<dyn Queue>, QueueError> {
     let queue = SqliteQueue::open(sqlite::Options {
         keep: config.queue.keep,
+        logs_bytes: config.queue.keep_logs_bytes,
         park_for: config.queue.park_for,
         reports: config.reports.clone(),
         slots: config.slots,

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::NewJob;
+use super::{AttemptLines, NewJob};
 use crate::clock::UnixMs;
 use crate::generation::Generation;
-use crate::outcome::{Disposition, Failure};
+use crate::outcome::{Disposition, Failure, Outcome};
 use crate::state::Changes;
 
 /// All that follows from a delivery.
@@ -20,6 +20,8 @@ pub struct Settlement {
     pub follow_ups: Vec<NewJob>,
     /// What it changes of its handler's state: made together with all else, or in a conflict nothing of all.
     pub state: Option<Box<Changes>>,
+    /// What of the attempt's lines is to be kept with the job.
+    pub lines: Option<Box<AttemptLines>>,
 }
 
 /// What is kept of an attempt.
@@ -41,6 +43,18 @@ pub struct AttemptRecord {
     pub failure: Option<Failure>,
 }
 
+/// Of which attempts it is kept what their guests said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KeepLogs {
+    /// Of none.
+    None,
+    /// Of those that failed, were rejected, or were broken off.
+    #[default]
+    Failed,
+    /// Of all.
+    All,
+}
+
 /// Whether a settlement was applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
@@ -53,11 +67,24 @@ pub enum Settled {
     Conflicted,
 }
 
+// === impl KeepLogs ===
+
+impl KeepLogs {
+    /// Whether the lines of an attempt that ended so are kept.
+    pub fn keeps(self, outcome: &Outcome) -> bool {
+        match self {
+            KeepLogs::None => false,
+            KeepLogs::Failed => matches!(outcome, Outcome::Failed(_) | Outcome::Reject { .. } | Outcome::Cancelled),
+            KeepLogs::All => true,
+        }
+    }
+}
+
 // === impl Settlement ===
 
 impl Settlement {
     /// Of an attempt, or of none, that enqueued nothing.
     pub fn new(disposition: Disposition, attempt: Option<AttemptRecord>) -> Settlement {
-        Settlement { disposition, attempt, follow_ups: Vec::new(), state: None }
+        Settlement { disposition, attempt, follow_ups: Vec::new(), state: None, lines: None }
     }
 }

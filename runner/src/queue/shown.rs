@@ -4,13 +4,14 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{AttemptRecord, State};
 use crate::clock::UnixMs;
 use crate::generation::Generation;
 use crate::outcome::Failure;
+use crate::sandbox::{Level, Source};
 
 /// One line of a list of jobs.
 #[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
@@ -48,6 +49,9 @@ pub struct Listed {
     pub failure: Option<Failure>,
     /// How often a person requeued it.
     pub requeues: u32,
+    /// Where it stands in its list, for [`Filter::after`](super::Filter::after); none where the queue has no lists of it.
+    #[serde(skip)]
+    pub cursor: Option<String>,
 }
 
 /// All that is known of a job.
@@ -75,6 +79,34 @@ pub struct Shown {
     pub failed_attempts_omitted: u32,
     /// How many starts were interrupted.
     pub interruptions: u32,
+    /// What is kept of what its attempts said, in their order.
+    pub logs: Vec<AttemptLines>,
+}
+
+/// What is kept of what the guest said in one attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct AttemptLines {
+    /// Which start it was.
+    pub attempt: u32,
+    /// Its last lines.
+    pub lines: Vec<LogLine>,
+    /// There were more before them.
+    pub cut: bool,
+}
+
+/// One line of a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct LogLine {
+    /// When, since the attempt's start.
+    pub at_ms: u64,
+    /// `trace`, `debug`, `info`, `warn` or `error`.
+    #[schema(value_type = String)]
+    pub level: Level,
+    /// `log`, `stdout` or `stderr`.
+    #[schema(value_type = String)]
+    pub source: Source,
+    /// What it said.
+    pub line: String,
 }
 
 /// Where a job came from.

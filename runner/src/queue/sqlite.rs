@@ -17,15 +17,16 @@ use self::right::Right;
 use self::slots::Slots;
 use super::told::Told;
 use super::{
-    Answer, Delivery, Demand, Enqueued, Filter, Keep, Listed, NewJob, OnSettled, Queue, QueueError, REQUEUES_MAX,
-    Receipt, Release, Settlement, Shown, State, Stats,
+    Answer, Cancelled, Delivery, Demand, Departed, Enqueued, Filter, Keep, Listed, NewJob, OnSettled, Queue,
+    QueueError, REQUEUES_MAX, Receipt, Release, Requeue, Requeued, Settlement, Shown, State, Stats,
 };
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, UnixMs};
 use crate::report::Reports;
 use crate::state::StateStore;
 
 pub(crate) mod bare;
 mod bell;
+mod cancel;
 mod claim;
 mod dead;
 mod enqueue;
@@ -34,6 +35,8 @@ mod folder;
 mod identity;
 mod inbox;
 mod inspect;
+mod kept;
+mod logs;
 pub(crate) mod progress;
 mod record;
 mod report;
@@ -62,6 +65,8 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// What is kept of completed jobs.
     pub keep: Keep,
+    /// How many bytes of guests' lines are kept at most, over all jobs.
+    pub logs_bytes: u64,
     /// How long a job waits while no live runner serves its type, before it is buried.
     pub park_for: Duration,
     /// How many attempts run at one time, more or less: the first size of the slot file.
@@ -95,6 +100,7 @@ struct Shared {
     /// What metadata and people call this queue: the file's name.
     name: String,
     keep: Keep,
+    logs_bytes: u64,
     park_for: Duration,
     reports: Option<Reports>,
     slot_count: u32,
@@ -121,6 +127,7 @@ impl Options {
             path: path.into(),
             state_dir: state_dir.into(),
             keep: Keep { age: Duration::from_secs(60 * 60), bytes: 256 << 20 },
+            logs_bytes: 64 << 20,
             park_for: Duration::from_secs(7 * 24 * 60 * 60),
             slots: 64,
             reports: None,
@@ -176,6 +183,22 @@ impl SqliteQueue {
         asked.await.unwrap_or_else(|_| Err(closed("cannot ask the queue")))
     }
 
+    /// The record of the job that an id names, the newest of several.
+    async fn record(&self, id: String) -> Result<Option<i64>, QueueError> {
+        self.read(move |connection, _| inspect::record_of(connection, &id)).await
+    }
+
+    /// Has the writer do something for a person.
+    async fn ask<T>(
+        &self,
+        doing: &str,
+        order: impl FnOnce(oneshot::Sender<Result<T, QueueError>>) -> Order,
+    ) -> Result<T, QueueError> {
+        let (reply, answered) = oneshot::channel();
+        self.shared.inbox.order(order(reply));
+        answered.await.unwrap_or_else(|_| Err(closed(doing)))
+    }
+
     async fn dead(&self, filter: Filter) -> Result<Vec<inspect::Found>, QueueError> {
         let filter = Filter { state: Some(State::Dead), ..filter };
         self.read(move |connection, shared| inspect::list(connection, &filter, shared.clock.now())).await
@@ -191,9 +214,8 @@ impl SqliteQueue {
         let mut dead = dead.into_iter().peekable();
         while dead.peek().is_some() {
             let piece: Vec<_> = dead.by_ref().take(DEAD_PIECE).collect();
-            let (reply, answered) = oneshot::channel();
-            self.shared.inbox.order(order(piece.iter().map(|job| job.record).collect(), reply));
-            let done = answered.await.unwrap_or_else(|_| Err(closed("cannot change dead letters")))?;
+            let records = piece.iter().map(|job| job.record).collect();
+            let done = self.ask("cannot change dead letters", |reply| order(records, reply)).await?;
             // Both are in the order of records.
             let mut done = done.into_iter().peekable();
             changed
@@ -288,7 +310,7 @@ impl Queue for SqliteQueue {
         Box::pin(self.read(move |connection, shared| inspect::show(connection, &id, &shared.name, shared.clock.now())))
     }
 
-    fn requeue_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
+    fn requeue_dead(&self, filter: Filter, how: Requeue) -> Answer<'_, Result<Requeued, QueueError>> {
         Box::pin(async move {
             let by_id = !filter.ids.is_empty();
             let mut dead = self.dead(filter).await?;
@@ -298,15 +320,15 @@ impl Queue for SqliteQueue {
                 return Err(QueueError::lasting(message).with_hint("enqueue what it should have been, and delete it"));
             }
             dead.retain(|job| job.listed.job_type.is_some());
-            if !by_id {
-                let before = dead.len();
-                dead.retain(|job| job.listed.requeues < REQUEUES_MAX);
-                super::say_passed_over(before - dead.len());
-            }
-            if dry_run {
-                return Ok(dead.into_iter().map(|job| job.listed).collect());
-            }
-            self.change(dead, Order::Requeue).await
+            let before = dead.len();
+            dead.retain(|job| how.force || job.listed.requeues < REQUEUES_MAX);
+            let stay = before - dead.len();
+            let letters = if how.dry_run {
+                dead.into_iter().map(|job| job.listed).collect()
+            } else {
+                self.change(dead, Order::Requeue).await?
+            };
+            Ok(Requeued { letters, stay })
         })
     }
 
@@ -318,6 +340,45 @@ impl Queue for SqliteQueue {
             }
             self.change(dead, Order::Delete).await
         })
+    }
+
+    fn cancel(&self, id: &str) -> Answer<'_, Result<Cancelled, QueueError>> {
+        let id = id.to_owned();
+        Box::pin(async move {
+            let Some(record) = self.record(id).await? else { return Ok(Cancelled::Unknown) };
+            self.ask("cannot cancel", |reply| Order::Cancel(record, reply)).await
+        })
+    }
+
+    fn cancellations(&self) -> Answer<'_, Vec<Receipt>> {
+        Box::pin(async move {
+            loop {
+                let cancelled = self.shared.inbox.cancelled.notified();
+                tokio::pin!(cancelled);
+                // Heard from here on, so that what happens between looking and waiting is not missed.
+                cancelled.as_mut().enable();
+                let receipts = std::mem::take(&mut self.shared.inbox.lock().cancelled);
+                if !receipts.is_empty() {
+                    return receipts;
+                }
+                cancelled.await;
+            }
+        })
+    }
+
+    fn keep(&self, id: &str, until: UnixMs) -> Answer<'_, Result<(), QueueError>> {
+        let id = id.to_owned();
+        Box::pin(async move {
+            let Some(record) = self.record(id).await? else { return Ok(()) };
+            self.ask("cannot keep a job", |reply| Order::Keep(record, until, reply)).await
+        })
+    }
+
+    fn departed(&self, id: &str) -> Answer<'_, Result<Option<Departed>, QueueError>> {
+        let id = id.to_owned();
+        Box::pin(self.read(move |connection, shared| {
+            identity::departed(connection, &id, shared.clock.now()).map_err(|e| fault::of("cannot look for a job", e))
+        }))
     }
 
     fn stop_receiving(&self) -> Answer<'_, ()> {
@@ -360,6 +421,7 @@ impl Shared {
             path: options.path,
             name,
             keep: options.keep,
+            logs_bytes: options.logs_bytes,
             park_for: options.park_for,
             reports: options.reports,
             slot_count: options.slots,

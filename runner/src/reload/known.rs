@@ -42,6 +42,8 @@ pub(super) struct Known {
     pub(super) record_look: Option<FileLook>,
     /// The generation that an earlier run served last.
     pub(super) last_good: Option<Generation>,
+    /// Whether a person paused it.
+    pub(super) paused: bool,
     pinned: Option<Generation>,
     /// The pin cannot be kept.
     void: bool,
@@ -82,6 +84,7 @@ impl Known {
             noted: None,
             record_look: None,
             last_good: None,
+            paused: false,
             pinned: None,
             void: false,
         }
@@ -149,6 +152,7 @@ impl Known {
     /// Takes over what was loaded.
     pub(super) fn serve(&mut self, handler: Arc<Handler>, has_manifest: bool, source: &Source) {
         self.noted = Some(handler.trial().standing());
+        handler.pause(self.paused);
         self.serving = Some(handler);
         if *source == Source::Folder {
             self.serving_has_manifest = has_manifest;

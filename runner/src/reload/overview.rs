@@ -41,6 +41,8 @@ pub(crate) struct ListedHandler {
     pub(crate) pinned: bool,
     /// Whether the generation is paused since all its attempts failed.
     pub(crate) braked: bool,
+    /// Whether a person paused it.
+    pub(crate) paused: bool,
     /// What it serves; `*` is every type that no other handler claims.
     pub(crate) job_types: Vec<String>,
     /// Those that can be served, the last one that came into the folder first.
@@ -70,8 +72,10 @@ pub(crate) struct ListedLimits {
 pub(crate) enum HandlerState {
     /// Its file was deleted.
     Gone,
-    /// Its types are paused.
+    /// Its types are paused, since it only failed.
     Braked,
+    /// A person paused it.
+    Paused,
     /// It stays on a generation.
     Pinned,
     /// What lies in the folder does not load.
@@ -218,6 +222,7 @@ impl ListedHandler {
         let state = match () {
             () if is_gone => HandlerState::Gone,
             () if braked => HandlerState::Braked,
+            () if record.paused => HandlerState::Paused,
             () if not_ready.is_some() => HandlerState::NotReady,
             () if pinned => HandlerState::Pinned,
             () if why.is_some() => HandlerState::Bad,
@@ -232,6 +237,7 @@ impl ListedHandler {
             in_folder,
             pinned,
             braked,
+            paused: record.paused,
             job_types,
             generations: record.generations,
             limits: manifest.as_ref().map(ListedLimits::of),
@@ -266,6 +272,7 @@ mod tests {
         served.deployed(&a, vec!["t".into()], UnixMs(0));
         let mut braked = served.clone();
         braked.note(&a, Standing::Braked);
+        let paused = Record { paused: true, ..served.clone() };
         let pinned = Record { pinned: Some(a.clone()), ..served.clone() };
         let refused = Some(Refused { generation: b.clone(), why: "it is text".into() });
         let refused = Record { refused, ..served.clone() };
@@ -281,6 +288,7 @@ mod tests {
             (&refused, found(&b), true, HandlerState::Bad),
             (&refused, found(&a), true, HandlerState::Good),
             (&pinned, found(&b), true, HandlerState::Pinned),
+            (&paused, found(&b), true, HandlerState::Paused),
             (&away, found(&b), true, HandlerState::NotReady),
             (&away, found(&a), true, HandlerState::Good),
             (&braked, found(&a), true, HandlerState::Braked),

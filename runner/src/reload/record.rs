@@ -22,6 +22,8 @@ pub(crate) struct Record {
     pub(crate) pinned: Option<Generation>,
     /// What lay in the folder last and is no handler.
     pub(crate) refused: Option<Refused>,
+    /// Whether a person paused it: no attempt starts, whichever generation is served.
+    pub(crate) paused: bool,
     /// The generation whose instances cannot be set up now, and why.
     pub(crate) not_ready: Option<Refused>,
 }
@@ -58,8 +60,8 @@ pub(crate) enum Refusal {
     Ambiguous(String),
     #[error("it is not pinned")]
     NotPinned,
-    #[error("its generation `{0}` is not braked")]
-    NotBraked(Generation),
+    #[error("it is not paused, and its generation `{0}` is not braked")]
+    NotPaused(Generation),
 }
 
 // === impl Record ===
@@ -146,14 +148,23 @@ impl Record {
         self.pinned.take().ok_or(Refusal::NotPinned)
     }
 
-    /// Lifts the brake of the present generation.
+    /// Pauses the handler, whichever generation is served.
+    pub(crate) fn pause(&mut self) -> Result<Generation, Refusal> {
+        let generation = self.present_kept()?.generation.clone();
+        self.paused = true;
+        Ok(generation)
+    }
+
+    /// Lifts what a person paused, and the brake of the present generation.
     pub(crate) fn resume(&mut self) -> Result<Generation, Refusal> {
         let present = self.present_kept()?;
-        let generation = present.generation.clone();
-        if present.standing != Standing::Braked {
-            return Err(Refusal::NotBraked(generation));
+        let (generation, standing) = (present.generation.clone(), present.standing);
+        let was_paused = std::mem::take(&mut self.paused);
+        if standing == Standing::Braked {
+            self.note(&generation, Standing::Resumed);
+        } else if !was_paused {
+            return Err(Refusal::NotPaused(generation));
         }
-        self.note(&generation, Standing::Resumed);
         Ok(generation)
     }
 
@@ -257,12 +268,24 @@ mod tests {
     }
 
     #[test]
+    fn pause_holds_for_whichever_generation_is_served_until_it_is_lifted() {
+        let mut paused = record("a+ b");
+        assert_eq!(paused.pause(), Ok(named("b")));
+        paused.deployed(&named("c"), Vec::new(), UnixMs(0));
+        assert!(paused.paused);
+        assert_eq!(paused.resume(), Ok(named("c")));
+        assert!(!paused.paused);
+        assert_eq!(paused.resume(), Err(Refusal::NotPaused(named("c"))));
+        assert_eq!(Record::default().pause(), Err(Refusal::NeverServed));
+    }
+
+    #[test]
     fn only_a_brake_is_lifted() {
         let mut braked = record("a+ b!");
         assert_eq!(braked.resume(), Ok(named("b")));
         assert_eq!(braked.generations[0].standing, Standing::Resumed);
         assert_eq!(braked.note(&named("b"), Standing::Braked), Standing::Resumed, "it does not come on again");
-        assert_eq!(braked.resume(), Err(Refusal::NotBraked(named("b"))));
+        assert_eq!(braked.resume(), Err(Refusal::NotPaused(named("b"))));
     }
 
     #[test]

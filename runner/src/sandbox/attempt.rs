@@ -234,7 +234,8 @@ impl Came {
         // Taken in any case: what is looked at of the state is let go with the attempt.
         let state = host.take_state().filter(|_| outcome.keeps_state());
         let (duration, denied) = (bounds.started.elapsed(), host.denied());
-        Attempt { outcome, duration, memory_peak_bytes, frames, last_words, follow_ups, state, denied }
+        let lines = host.take_lines(job.attempt);
+        Attempt { outcome, duration, memory_peak_bytes, frames, last_words, lines, follow_ups, state, denied }
     }
 }
 

@@ -23,6 +23,7 @@ use crate::follow_up::FollowUps;
 use crate::grants::Grants;
 use crate::job::Job;
 use crate::limits::Limits;
+use crate::queue::AttemptLines;
 use crate::state::{Changes, Draft};
 
 pub(super) mod bindings {
@@ -184,6 +185,11 @@ impl Host {
         lines.last_words()
     }
 
+    /// What the guest said at last in this attempt, if it said anything.
+    pub(super) fn take_lines(&mut self, attempt: u32) -> Option<Box<AttemptLines>> {
+        lock(self.lines.as_ref()?).take_kept(attempt)
+    }
+
     /// Lets it have its handler's state.
     pub(super) fn keep(&mut self, kept: HandlerState) {
         self.kept = Some(kept);
@@ -236,7 +242,8 @@ impl Host {
     }
 
     fn new_lines(&self) -> Lines {
-        Lines::new(self.job.clone(), Arc::clone(&self.log), &self.limits)
+        let begun = self.deadline.checked_sub(self.limits.timeout).unwrap_or(self.deadline);
+        Lines::new(self.job.clone(), Arc::clone(&self.log), begun, &self.limits)
     }
 
     pub(super) fn count_call(&mut self) -> wasmtime::Result<()> {

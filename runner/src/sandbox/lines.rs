@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::{GuestLog, Level, Source};
+use super::{GuestLog, KEPT_LINES_BYTES_MAX, Level, Source};
 use crate::job::Job;
 use crate::limits::Limits;
 use crate::outcome::MESSAGE_CHARS_MAX;
+use crate::queue::{AttemptLines, LogLine};
 
 /// How many lines of stderr are remembered as last words.
 const LAST_LINES_MAX: usize = 20;
@@ -20,6 +22,9 @@ const MESSAGE_LINES_MAX: usize = 1_000;
 pub(super) struct Lines {
     job: Option<Arc<Job>>,
     log: Arc<dyn GuestLog>,
+    /// When the attempt began.
+    begun: Instant,
+    kept: Kept,
     line_bytes: usize,
     log_bytes: u64,
     left: u64,
@@ -28,6 +33,14 @@ pub(super) struct Lines {
     stderr: Partial,
     last_of_stderr: VecDeque<String>,
     last_error: Option<String>,
+}
+
+/// The last lines, for the job's record.
+#[derive(Default)]
+struct Kept {
+    lines: VecDeque<LogLine>,
+    bytes: usize,
+    cut: bool,
 }
 
 /// A line whose end has not come yet.
@@ -41,10 +54,13 @@ struct Partial {
 // === impl Lines ===
 
 impl Lines {
-    pub(super) fn new(job: Option<Arc<Job>>, log: Arc<dyn GuestLog>, limits: &Limits) -> Lines {
+    /// Of an attempt at `job` that began at `begun`.
+    pub(super) fn new(job: Option<Arc<Job>>, log: Arc<dyn GuestLog>, begun: Instant, limits: &Limits) -> Lines {
         Lines {
             job,
             log,
+            begun,
+            kept: Kept::default(),
             line_bytes: limits.log_line_bytes,
             log_bytes: limits.log_bytes,
             left: limits.log_bytes,
@@ -118,7 +134,21 @@ impl Lines {
 
     /// Says something of ours among the guest's lines.
     pub(super) fn remark(&mut self, source: Source, remark: &str) {
-        self.log.line(self.job.as_deref(), source, Level::Warn, remark);
+        self.put(source, Level::Warn, remark);
+    }
+
+    /// Hands over the last lines; none if there were none.
+    pub(super) fn take_kept(&mut self, attempt: u32) -> Option<Box<AttemptLines>> {
+        let Kept { lines, cut, .. } = std::mem::take(&mut self.kept);
+        (!lines.is_empty()).then(|| Box::new(AttemptLines { attempt, lines: lines.into(), cut }))
+    }
+
+    fn put(&mut self, source: Source, level: Level, line: &str) {
+        self.log.line(self.job.as_deref(), source, level, line);
+        if self.job.is_some() {
+            let at_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.kept.push(LogLine { at_ms, level, source, line: line.to_owned() });
+        }
     }
 
     fn end_line(&mut self, source: Source) {
@@ -151,7 +181,7 @@ impl Lines {
         match self.left.checked_sub(cost) {
             Some(left) => {
                 self.left = left;
-                self.log.line(self.job.as_deref(), source, level, &line);
+                self.put(source, level, &line);
             }
             None => {
                 self.silent = true;
@@ -173,6 +203,21 @@ impl Lines {
     }
 }
 
+// === impl Kept ===
+
+impl Kept {
+    fn push(&mut self, line: LogLine) {
+        self.bytes += size(&line);
+        self.lines.push_back(line);
+        while self.bytes > KEPT_LINES_BYTES_MAX
+            && let Some(first) = self.lines.pop_front()
+        {
+            self.bytes -= size(&first);
+            self.cut = true;
+        }
+    }
+}
+
 // === impl Partial ===
 
 impl Partial {
@@ -181,6 +226,11 @@ impl Partial {
         self.bytes.extend_from_slice(&text[..text.len().min(room)]);
         self.length = self.length.saturating_add(text.len());
     }
+}
+
+/// What a line takes where it is kept, more or less: many short ones take more than they say.
+fn size(line: &LogLine) -> usize {
+    line.line.len() + 32
 }
 
 /// The end of a text, at most so many characters.

@@ -380,7 +380,7 @@ fn log_is_cut_and_never_a_failure() {
 #[test]
 fn message_of_too_many_lines_is_cut() {
     let ear = Arc::new(Ear::default());
-    let mut lines = lines::Lines::new(Some(job("")), Arc::clone(&ear) as _, &limits());
+    let mut lines = lines::Lines::new(Some(job("")), Arc::clone(&ear) as _, std::time::Instant::now(), &limits());
     for _ in 0..2 {
         lines.message(Level::Info, &"\n".repeat(1_500));
     }
@@ -400,7 +400,7 @@ fn stdout_goes_to_the_log_by_lines() {
 fn lines_are_whole_and_printable_however_they_are_written() {
     let ear = Arc::new(Ear::default());
     let limits = Limits { log_line_bytes: 10, ..limits() };
-    let mut lines = lines::Lines::new(Some(job("")), Arc::clone(&ear) as _, &limits);
+    let mut lines = lines::Lines::new(Some(job("")), Arc::clone(&ear) as _, std::time::Instant::now(), &limits);
     for piece in ["a", "b\r", "\n\x1b[2J\tc\n\n0123456789", "012", "\nnaïve éé é\nend"] {
         lines.write(Source::Stdout, piece.as_bytes());
     }

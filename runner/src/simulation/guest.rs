@@ -135,6 +135,7 @@ impl Actor {
             memory_peak_bytes: 0,
             frames: Vec::new(),
             last_words: None,
+            lines: None,
             follow_ups,
             state: None,
             denied: 0,

@@ -14,7 +14,7 @@ use super::world::{Mood, Place, World};
 use crate::clock::{Clock, UnixMs};
 use crate::dispatch::{Dispatcher, Parts, Spawn, given_up};
 use crate::queue::sqlite::simulation::{Disk, Process, watched};
-use crate::queue::{Keep, NewJob, Queue};
+use crate::queue::{Keep, KeepLogs, NewJob, Queue};
 use crate::registry::Registry;
 use crate::report::Reports;
 
@@ -81,6 +81,7 @@ impl Node {
             jitter: Box::new(move || for_jitter.random.jitter()),
             guests: Box::new(self.tasks.clone()),
             observers: Vec::new(),
+            keep_logs: KeepLogs::default(),
         });
         let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
         let working =

@@ -173,6 +173,7 @@ impl Schedule<'_> {
                 id: None,
                 run_at: None,
                 metadata: Vec::new(),
+                keep: None,
             };
             self.nodes[CLIENT].as_ref().expect("it was just started").enqueue(vec![(number, job)]);
         }

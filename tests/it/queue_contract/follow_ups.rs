@@ -33,6 +33,7 @@ pub(crate) fn follow_up(parent: &Delivery, n: usize, run_at: Option<UnixMs>) -> 
         id: Some(format!("{}/{}/{n}", parent.job.id, parent.job.attempt)),
         run_at,
         metadata: metadata.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        keep: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use sandhog::outcome::{Disposition, Failure, Kind};
-use sandhog::queue::{Delivery, Filter, NewJob, Queue, Settled, Settlement, State};
+use sandhog::queue::{Delivery, Filter, NewJob, Queue, Requeue, Settled, Settlement, State};
 use sandhog::report::Reports;
 use serde_json::{Value, json};
 
@@ -63,6 +63,7 @@ async fn burial_is_reported(queue: Arc<dyn Queue>) {
         id: Some("order-7".into()),
         run_at: None,
         metadata: metadata_of_it.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        keep: None,
     };
     enqueue(&*queue, vec![job]).await;
     let delivery = receive_one(&*queue, "t").await;
@@ -112,7 +113,7 @@ async fn each_burial_is_reported(queue: Arc<dyn Queue>) {
         assert_eq!(letter(&report)["requeues"], burial - 1);
         settle_all(&*queue, vec![report]).await;
         let filter = Filter { ids: vec!["order-8".into()], ..Filter::default() };
-        eventually!(queue.requeue_dead(filter.clone(), false).await.unwrap().len() == 1);
+        eventually!(queue.requeue_dead(filter.clone(), Requeue::default()).await.unwrap().letters.len() == 1);
     }
     nothing_else(&*queue).await;
 }
@@ -142,7 +143,7 @@ async fn large_body_is_left_out(queue: Arc<dyn Queue>) {
     let NewJob::Job { job_type, id, run_at, metadata, .. } = new_job("t") else { unreachable!() };
     let body = format!(r#"{{"job_type":"t","x":"{}"}}"#, "x".repeat(150_000));
     let bytes = body.len();
-    enqueue(&*queue, vec![NewJob::Job { job_type, body, id, run_at, metadata }]).await;
+    enqueue(&*queue, vec![NewJob::Job { job_type, body, id, run_at, metadata, keep: None }]).await;
     let delivery = receive_one(&*queue, "t").await;
     assert_eq!(settle(&*queue, delivery, bury(Kind::Rejected, "no")).await, Settled::Settled);
     let report = receive_one(&*queue, "report").await;

@@ -194,7 +194,7 @@ impl Batch {
 impl New {
     fn of(job: NewJob, topic: &JobTopic, now: UnixMs) -> New {
         match job {
-            NewJob::Job { job_type, body, id, run_at, metadata } => {
+            NewJob::Job { job_type, body, id, run_at, metadata, keep: _ } => {
                 New::job(job_type, body, id, run_at, metadata, topic, now)
             }
             NewJob::Malformed { bytes, reason } => {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixMs;
 use crate::outcome::Failure;
-use crate::queue::AttemptRecord;
+use crate::queue::{AttemptLines, AttemptRecord};
 
 /// The header that holds it.
 pub(crate) const HEADER: &str = "sandhog";
@@ -86,6 +86,9 @@ pub(crate) struct Envelope {
     /// Why and when it was buried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub buried: Option<Buried>,
+    /// What the guest said in the attempt before it was buried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lines: Option<Box<AttemptLines>>,
     /// The record had no value at all, which is not the same as an empty one.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub null: bool,

@@ -159,6 +159,7 @@ fn listed(envelope: &Envelope, state: State, run_at: Option<UnixMs>) -> Listed {
         generation: last.map(|last| last.generation.clone()),
         failure: failure.cloned(),
         requeues: envelope.requeues,
+        cursor: None,
     }
 }
 
@@ -177,5 +178,6 @@ fn shown(record: &Record, envelope: &Envelope, value: Option<&[u8]>, listed: Lis
         failed_attempts: envelope.failed_attempts.clone(),
         failed_attempts_omitted: envelope.failed_attempts_omitted,
         interruptions: envelope.interruptions,
+        logs: envelope.lines.as_deref().cloned().into_iter().collect(),
     }
 }

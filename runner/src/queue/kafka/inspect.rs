@@ -31,17 +31,22 @@ struct Walked {
     unread: u64,
 }
 
-/// The oldest of what is shown to it.
-struct Oldest {
+/// The first of what is shown to it, in the order of its list.
+struct First {
     limit: usize,
-    newest_first: BinaryHeap<Aged>,
+    after: Option<Age>,
+    newest_first: bool,
+    last_first: BinaryHeap<Aged>,
 }
 
-/// A line of a list, ordered by its age.
+/// When a job was enqueued, and where its first record stands.
+type Age = (UnixMs, String, i32, i64);
+
+/// A line of a list, in its order.
 #[derive(Debug)]
 struct Aged {
-    /// When it was enqueued, and where its first record stands.
-    age: (UnixMs, String, i32, i64),
+    age: Age,
+    newest_first: bool,
     listed: Listed,
 }
 
@@ -93,7 +98,7 @@ pub(super) fn stats(options: &Options, now: UnixMs) -> Result<Stats, QueueError>
     Ok(stats)
 }
 
-/// Jobs that pass `filter`, oldest first.
+/// Jobs that pass `filter`, in its order.
 ///
 /// # Errors
 ///
@@ -111,10 +116,11 @@ pub(super) fn list(options: &Options, filter: &Filter, now: UnixMs) -> Result<Ve
     if places.is_empty() || limit == 0 {
         return Ok(Vec::new());
     }
-    let mut oldest = Oldest { limit, newest_first: BinaryHeap::new() };
+    let after = filter.after.as_deref().map(of_cursor).transpose()?;
+    let mut first = First { limit, after, newest_first: filter.newest_first, last_first: BinaryHeap::new() };
     let walked = Look::open(options)?.walk(places, &mut |found| {
         if found.passes(filter, now) {
-            oldest.add(found, now);
+            first.add(found, now);
         }
         ControlFlow::Continue(())
     })?;
@@ -122,7 +128,7 @@ pub(super) fn list(options: &Options, filter: &Filter, now: UnixMs) -> Result<Ve
         let unread = walked.unread;
         tracing::warn!(records = unread, "the list is not whole: {unread} records more than were read");
     }
-    Ok(oldest.newest_first.into_sorted_vec().into_iter().map(|aged| aged.listed).collect())
+    Ok(first.last_first.into_sorted_vec().into_iter().map(Aged::into_listed).collect())
 }
 
 /// All that is known of the job that `id` names; of several, the one that was enqueued last.
@@ -264,28 +270,56 @@ impl<'a> Look<'a> {
     }
 }
 
-// === impl Oldest ===
+/// The age that a cursor names.
+fn of_cursor(cursor: &str) -> Result<Age, QueueError> {
+    let age = || {
+        let mut parts = cursor.splitn(4, '/');
+        let mut number = || parts.next()?.parse::<i64>().ok();
+        let (enqueued_at, partition, offset) = (UnixMs(number()?), number()?, number()?);
+        Some((enqueued_at, parts.next()?.to_owned(), i32::try_from(partition).ok()?, offset))
+    };
+    age().ok_or_else(|| {
+        let cursor: String = cursor.chars().take(40).collect();
+        QueueError::lasting(format!("{cursor:?} is no cursor of a list of jobs"))
+    })
+}
 
-impl Oldest {
+// === impl First ===
+
+impl First {
     fn add(&mut self, found: &Found<'_>, now: UnixMs) {
         let envelope = found.envelope();
         let source = &envelope.source;
         let age = (envelope.enqueued_at, source.topic.clone(), source.partition, source.offset);
-        if self.newest_first.len() >= self.limit {
-            if self.newest_first.peek().is_some_and(|newest| newest.age <= age) {
+        let is_before = |one: &Age, other: &Age| if self.newest_first { one > other } else { one < other };
+        if self.after.as_ref().is_some_and(|after| !is_before(after, &age)) {
+            return;
+        }
+        if self.last_first.len() >= self.limit {
+            if self.last_first.peek().is_some_and(|last| !is_before(&age, &last.age)) {
                 return;
             }
-            self.newest_first.pop();
+            self.last_first.pop();
         }
-        self.newest_first.push(Aged { age, listed: found.listed(now) });
+        let aged = Aged { age, newest_first: self.newest_first, listed: found.listed(now) };
+        self.last_first.push(aged);
     }
 }
 
 // === impl Aged ===
 
+impl Aged {
+    fn into_listed(self) -> Listed {
+        let (enqueued_at, topic, partition, offset) = self.age;
+        let cursor = format!("{}/{partition}/{offset}/{topic}", enqueued_at.0);
+        Listed { cursor: Some(cursor), ..self.listed }
+    }
+}
+
 impl Ord for Aged {
     fn cmp(&self, other: &Aged) -> std::cmp::Ordering {
-        self.age.cmp(&other.age)
+        let order = self.age.cmp(&other.age);
+        if self.newest_first { order.reverse() } else { order }
     }
 }
 

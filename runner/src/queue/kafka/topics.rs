@@ -265,7 +265,7 @@ impl<'a> Asker<'a> {
                 Some(found) if found >= partitions => return Ok(found),
                 _ if self.left().is_zero() => {
                     let message = format!("topic `{name}` was created, and no broker knows it yet");
-                    return Err(QueueError { message, hint: None, transient: true });
+                    return Err(QueueError::transient(message));
                 }
                 // The brokers have yet to tell each other.
                 _ => self.hear(),

@@ -17,9 +17,9 @@ use super::topics::Names;
 use crate::clock::UnixMs;
 use crate::job::Job;
 use crate::outcome::{Disposition, Failure, RetryAfter};
-use crate::queue::AttemptRecord;
 use crate::queue::runner_files::suspect;
 use crate::queue::told::Told;
+use crate::queue::{AttemptLines, AttemptRecord};
 
 /// A record of ours.
 #[derive(Debug, Default)]
@@ -77,7 +77,7 @@ pub(super) type Producer = ThreadedProducer<With<Deliveries>>;
 #[derive(Debug)]
 pub(super) enum Why {
     /// Its attempt ended so.
-    Settled(Disposition, Option<AttemptRecord>),
+    Settled(Disposition, Option<AttemptRecord>, Option<Box<AttemptLines>>),
     /// An attempt was interrupted: again soon.
     Interrupted,
     /// More is left of its delay than one tier holds.
@@ -107,8 +107,8 @@ impl Write {
         let mut envelope = record.clone().into_envelope(job);
         let mut changed = None;
         let topic = match why {
-            Why::Settled(Disposition::Ack { .. } | Disposition::Release { started: false, .. }, _) => return None,
-            Why::Settled(Disposition::Retry { at, body, after }, attempt) => {
+            Why::Settled(Disposition::Ack { .. } | Disposition::Release { started: false, .. }, ..) => return None,
+            Why::Settled(Disposition::Retry { at, body, after }, attempt, _) => {
                 add_attempt(&mut envelope, attempt);
                 match after {
                     RetryAfter::Failure(_) => envelope.failures += 1,
@@ -117,9 +117,10 @@ impl Write {
                 changed = body;
                 tier_for(&mut envelope, at, names, now)
             }
-            Why::Settled(Disposition::Release { at, .. }, _) => interrupted(&mut envelope, job, at, names, now),
+            Why::Settled(Disposition::Release { at, .. }, ..) => interrupted(&mut envelope, job, at, names, now),
             Why::Interrupted => interrupted(&mut envelope, job, now, names, now),
-            Why::Settled(Disposition::Bury(failure), attempt) => {
+            Why::Settled(Disposition::Bury(failure), attempt, lines) => {
+                envelope.lines = lines;
                 if attempt.as_ref().is_some_and(|attempt| attempt.failure.is_some()) {
                     envelope.failures += 1;
                 }
@@ -135,7 +136,7 @@ impl Write {
                 envelope.interruptions = envelope.interruptions.saturating_add(deaths);
                 bury(&mut envelope, suspect(), names, now)
             }
-            Why::Settled(Disposition::Park, _) | Why::Unserved => {
+            Why::Settled(Disposition::Park, ..) | Why::Unserved => {
                 envelope.due_at = None;
                 envelope.parked_at.get_or_insert(now);
                 &names.parked

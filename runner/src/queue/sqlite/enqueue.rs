@@ -4,11 +4,11 @@ use std::sync::LazyLock;
 
 use rusqlite::{Connection, Statement, params};
 
-use super::identity;
 use super::record::Records;
 use super::schema::state;
 use super::tally::Tally;
 use super::together::Together;
+use super::{identity, kept};
 use crate::clock::UnixMs;
 use crate::outcome::{Failure, Kind};
 use crate::queue::{Enqueued, NewJob};
@@ -52,6 +52,9 @@ pub(super) fn apply(
         let id = given.unwrap_or_else(|| records.id(record));
         answers.push(Enqueued { id, duplicate: !is_new });
         added.push(record);
+        if is_new {
+            kept::add(connection, record, job)?;
+        }
         match job {
             NewJob::Job { job_type, .. } if is_new => tally.waits(job_type),
             NewJob::Job { .. } => {}

@@ -48,6 +48,7 @@ pub(super) fn of(doing: &str, error: Error) -> QueueError {
         message: format!("{doing}: {why}: {error}"),
         hint: hint.map(str::to_owned),
         transient: may_pass(&error),
+        unsupported: false,
     }
 }
 

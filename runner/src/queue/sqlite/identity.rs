@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::record;
 use super::tally::before;
 use crate::clock::UnixMs;
+use crate::queue::Departed;
 
 /// So long after its job ended an id still names it.
 const AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -48,6 +49,25 @@ pub(super) fn depart(connection: &Connection, id: &str, record: i64, ended_at: U
             .execute(params![record, ended_at.0, id])?;
     }
     Ok(())
+}
+
+/// What is remembered of a job that ended and whose row is gone. An automatic id is in no table, but says itself whether it is
+/// one that this queue may have given out lately.
+pub(super) fn departed(connection: &Connection, id: &str, now: UnixMs) -> rusqlite::Result<Option<Departed>> {
+    if let Some(record) = record::of_id(id) {
+        let is_gone = !connection.prepare_cached("select 1 from job where record = ?1")?.exists([record])?;
+        let enqueued_at = record::moment(record);
+        let lately = enqueued_at.0 > before(now, AGE) && enqueued_at <= now;
+        return Ok((is_gone && lately).then_some(Departed { ended_at: None }));
+    }
+    let ended: Option<i64> = connection
+        .prepare_cached(
+            "select departed.ended_at_ms from identity join departed on departed.record = identity.record
+             where identity.id = ?1",
+        )?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
+    Ok(ended.map(|at| Departed { ended_at: Some(UnixMs(at)) }))
 }
 
 /// Forgets ids whose 24 hours are over, and the oldest where there are too many; whether there is more to do now.

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 use super::claim::Claimed;
+use crate::clock::UnixMs;
 use crate::job::Job;
 use crate::queue::told::Told;
-use crate::queue::{Demand, Enqueued, NewJob, QueueError, Receipt, Settlement};
+use crate::queue::{Cancelled, Demand, Enqueued, NewJob, QueueError, Receipt, Settlement};
 
 /// At most this many settlements in one transaction: it bounds how long the file is locked and a heartbeat waits.
 const SETTLES_MAX: usize = 2_048;
@@ -27,6 +28,8 @@ pub(super) struct Inbox {
     filled: Condvar,
     /// Tells those who wait in `receive` to look again.
     pub(super) changed: Notify,
+    /// The same for those who wait in `cancellations`.
+    pub(super) cancelled: Notify,
 }
 
 /// What is in the inbox. Its vectors are bounded by their callers, each of whom waits for an answer, and by what is in
@@ -42,6 +45,8 @@ pub(super) struct State {
     asked: bool,
     /// Claimed, and not picked up yet.
     pub(super) claimed: Vec<Claimed>,
+    /// What is held here and was cancelled.
+    pub(super) cancelled: Vec<Receipt>,
     /// Why the file can give no jobs.
     pub(super) failure: Option<QueueError>,
     /// `receive` has been stopped.
@@ -99,6 +104,10 @@ pub(super) enum Order {
     Requeue(Vec<i64>, oneshot::Sender<Result<Vec<i64>, QueueError>>),
     /// The same, to be deleted.
     Delete(Vec<i64>, oneshot::Sender<Result<Vec<i64>, QueueError>>),
+    /// A job, by record, is not to be worked any more.
+    Cancel(i64, oneshot::Sender<Result<Cancelled, QueueError>>),
+    /// A job, by record, is kept until then.
+    Keep(i64, UnixMs, oneshot::Sender<Result<(), QueueError>>),
     /// Put back what was claimed and not picked up.
     StopReceiving(oneshot::Sender<()>),
     /// Do what is under way, give everything up and end; nobody waits where the queue was dropped.

@@ -10,7 +10,7 @@ use super::claim::{claimed_by_name, next_waiting_type, read_pairs};
 use super::runners::{ServedNow, served_now};
 use super::schema::state;
 use super::settle::History;
-use super::{fault, record};
+use super::{fault, logs, record};
 use crate::clock::UnixMs;
 use crate::generation::Generation;
 use crate::outcome::{Failure, Kind};
@@ -32,12 +32,13 @@ pub(super) fn list(connection: &Connection, filter: &Filter, now: UnixMs) -> Res
     let failed = |e| fault::of("cannot list jobs", e);
     let served = served_now(connection, now).map_err(failed)?;
     let limit = filter.limit.map_or(usize::MAX, |limit| limit as usize);
+    let after = filter.after.as_deref().map(record::of_cursor).transpose()?;
     let mut found = Vec::new();
     if limit == 0 {
         return Ok(found);
     }
     if filter.ids.is_empty() {
-        scan(connection, filter, &served, now, limit, &mut found).map_err(failed)?;
+        scan(connection, filter, after, &served, now, limit, &mut found).map_err(failed)?;
         return Ok(found);
     }
     for id in &filter.ids {
@@ -61,6 +62,12 @@ pub(super) fn show(connection: &Connection, id: &str, queue: &str, now: UnixMs) 
         return Ok(None);
     };
     shown(connection, record, listed, queue).map_err(failed)
+}
+
+/// The record of the job that `id` names, the newest of several.
+pub(super) fn record_of(connection: &Connection, id: &str) -> Result<Option<i64>, QueueError> {
+    let found = find(connection, id).map_err(|e| fault::of("cannot look for a job", e))?;
+    Ok(found.into_iter().max())
 }
 
 /// The same of a dead letter, by its record.
@@ -98,6 +105,7 @@ fn shown(connection: &Connection, record: i64, listed: Listed, queue: &str) -> r
                 failed_attempts,
                 failed_attempts_omitted: omitted,
                 interruptions: row.get(0)?,
+                logs: logs::of(connection, record)?,
             })
         })
         .optional()
@@ -199,6 +207,7 @@ fn ready_and_due(
 fn scan(
     connection: &Connection,
     filter: &Filter,
+    after: Option<i64>,
     served: &ServedNow,
     now: UnixMs,
     limit: usize,
@@ -227,7 +236,11 @@ fn scan(
         sql.push_str(" and coalesce(ended_at_ms, enqueued_at_ms) >= :since");
         values.push((":since", since));
     }
-    sql.push_str(" order by record");
+    if let Some(after) = &after {
+        sql.push_str(if filter.newest_first { " and record < :after" } else { " and record > :after" });
+        values.push((":after", after));
+    }
+    sql.push_str(if filter.newest_first { " order by record desc" } else { " order by record" });
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query(&*values)?;
     while let Some(row) = rows.next()? {
@@ -317,6 +330,7 @@ fn listed(row: &Row<'_>, served: &ServedNow, now: UnixMs) -> rusqlite::Result<Fo
         generation: row.get::<_, Option<String>>(13)?.map(|name| Generation::named(&name)),
         failure: failure.transpose()?,
         requeues: row.get(6)?,
+        cursor: Some(record::cursor(row.get(0)?)),
     };
     Ok(Found { record: row.get(0)?, listed })
 }

@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use uuid::Uuid;
 
 use crate::clock::UnixMs;
+use crate::queue::QueueError;
 
 const COUNTER_BITS: u32 = 15;
 
@@ -52,6 +53,28 @@ pub(super) fn of_id(id: &str) -> Option<i64> {
     }
     let counter = (bits >> 64 & 0xfff) << 3 | (bits >> 59 & 0b111);
     i64::try_from((bits >> 80) << COUNTER_BITS | counter).ok()
+}
+
+/// When a record was made.
+pub(super) fn moment(record: i64) -> UnixMs {
+    UnixMs(record >> COUNTER_BITS)
+}
+
+/// Where a record stands in a list, for whoever asks for what is behind it.
+pub(super) fn cursor(record: i64) -> String {
+    record.to_string()
+}
+
+/// The record that a cursor names.
+///
+/// # Errors
+///
+/// That it is none.
+pub(super) fn of_cursor(cursor: &str) -> Result<i64, QueueError> {
+    cursor.parse().map_err(|_| {
+        let cursor: String = cursor.chars().take(40).collect();
+        QueueError::lasting(format!("{cursor:?} is no cursor of a list of jobs"))
+    })
 }
 
 /// Whether `id` is what the queue itself named `record`.

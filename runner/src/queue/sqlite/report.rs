@@ -33,8 +33,8 @@ pub(super) fn apply(
 /// The same with an id that the queue makes.
 fn unnamed(report: NewJob) -> NewJob {
     match report {
-        NewJob::Job { job_type, body, run_at, metadata, .. } => {
-            NewJob::Job { job_type, body, id: None, run_at, metadata }
+        NewJob::Job { job_type, body, run_at, metadata, keep, .. } => {
+            NewJob::Job { job_type, body, id: None, run_at, metadata, keep }
         }
         malformed => malformed,
     }

@@ -14,7 +14,7 @@ use crate::queue::QueueError;
 const APPLICATION_ID: i32 = 0x5368_6f67;
 
 /// The version of the tables that this program writes (`pragma user_version`).
-const VERSION: i32 = 3;
+const VERSION: i32 = 4;
 
 /// How long a busy file is left alone before it is asked again. Under load another process's writer lets go of the lock for
 /// some microseconds between two commits: who asks rarely, as SQLite's own handler does, finds it taken for seconds.
@@ -241,7 +241,12 @@ pub(super) fn make_tables(connection: &mut Connection, path: &Path) -> Result<()
             transaction.execute_batch(DEPARTED).map_err(failed)?;
             transaction.execute_batch(if version == 0 { TABLES } else { FROM_1 }).map_err(failed)?;
         }
-        transaction.execute_batch(super::state::TABLES).map_err(failed)?;
+        if version < 3 {
+            transaction.execute_batch(super::state::TABLES).map_err(failed)?;
+        }
+        for table in [super::cancel::TABLE, super::kept::TABLE, super::logs::TABLE] {
+            transaction.execute_batch(table).map_err(failed)?;
+        }
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
         transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
     }

@@ -3,11 +3,11 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-use super::identity;
 use super::inbox::{How, Settle};
 use super::schema::state;
 use super::state::Changed;
 use super::tally::{ROW_BYTES, Tally};
+use super::{identity, kept, logs};
 use crate::clock::UnixMs;
 use crate::job::Job;
 use crate::outcome::{Disposition, Failure, RetryAfter};
@@ -114,7 +114,7 @@ fn one(
 ) -> rusqlite::Result<bool> {
     let attempt = settlement.attempt.as_ref();
     let applied = match &settlement.disposition {
-        Disposition::Ack { .. } if keep.age.is_zero() => {
+        Disposition::Ack { .. } if keep.age.is_zero() && !kept::spares(connection, receipt.record, now, now)? => {
             let applied = connection
                 .prepare_cached("delete from job where record = ?1 and fence = ?2 and state = 3")?
                 .execute(params![receipt.record, receipt.fence])?
@@ -127,6 +127,9 @@ fn one(
         Disposition::Ack { result } => complete(connection, receipt, job, attempt, result.as_deref(), now, tally)?,
         other => change(connection, receipt, job, attempt, &Change::of(other, attempt), now)?,
     };
+    if let Some(lines) = settlement.lines.as_deref().filter(|_| applied) {
+        logs::add(connection, receipt.record, lines)?;
+    }
     match settlement.disposition {
         Disposition::Ack { .. } => {}
         Disposition::Bury(_) if applied => tally.buried.push(receipt.record),

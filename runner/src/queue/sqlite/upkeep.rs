@@ -6,9 +6,9 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 
 use super::claim::next_waiting_type;
-use super::identity;
 use super::schema::state;
 use super::tally::{Tally, before};
+use super::{identity, kept};
 use crate::clock::UnixMs;
 use crate::outcome::{Failure, Kind};
 use crate::queue::Keep;
@@ -27,6 +27,12 @@ const REST_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Sweep {
     cursor: i64,
     rests_until: Option<UnixMs>,
+}
+
+/// A walk over a table beside the jobs', piece by piece, that deletes what belongs to rows that are gone.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    cursor: i64,
 }
 
 /// Rows that a sweep looked at.
@@ -63,6 +69,7 @@ impl Sweep {
         self.rests_until = None;
         let horizon = before(now, keep.age);
         let found = look(connection, self.cursor, rows)?;
+        let spares = kept::any(connection)?;
         let ended = found.len() < rows;
         let mut delete = connection.prepare_cached("delete from job where record = ?1")?;
         for row in found {
@@ -74,8 +81,11 @@ impl Sweep {
             }
             self.cursor = row.record;
             if row.state == state::COMPLETED && (too_many || row.ended_at_ms.is_none_or(|at| at <= horizon)) {
-                delete.execute([row.record])?;
                 let ended_at = row.ended_at_ms.map_or(now, UnixMs);
+                if spares && kept::spares(connection, row.record, ended_at, now)? {
+                    continue;
+                }
+                delete.execute([row.record])?;
                 identity::depart(connection, row.id.as_deref().unwrap_or_default(), row.record, ended_at)?;
                 tally.kept(row.job_type.as_deref().unwrap_or_default(), -1, -row.bytes);
             }
@@ -89,6 +99,34 @@ impl Sweep {
     fn rest(&mut self, keep: Keep, now: UnixMs) {
         self.cursor = 0;
         self.rests_until = Some(now.plus((keep.age / 64).clamp(Duration::from_secs(1), REST_MAX)));
+    }
+}
+
+// === impl Walk ===
+
+impl Walk {
+    /// Looks at the next `rows` of `table`, whose key is `key`; behind the last it begins anew.
+    pub(super) fn step(
+        &mut self,
+        connection: &Connection,
+        table: &'static str,
+        key: &'static str,
+        rows: usize,
+    ) -> rusqlite::Result<()> {
+        let found: Vec<(i64, bool)> = connection
+            .prepare_cached(&format!(
+                "select {key}, exists(select 1 from job where job.record = {table}.record) from {table}
+                 where {key} > ?1 order by {key} limit ?2"
+            ))?
+            .query_map(params![self.cursor, i64::try_from(rows).unwrap_or(i64::MAX)], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        self.cursor = found.last().map_or(0, |(key, _)| *key);
+        for (gone, _) in found.into_iter().filter(|(_, has_job)| !has_job) {
+            connection.prepare_cached(&format!("delete from {table} where {key} = ?1"))?.execute([gone])?;
+        }
+        Ok(())
     }
 }
 

@@ -5,26 +5,26 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::claim::{Claim, Claimed, Dry};
 use super::folder::Folder;
-use super::inbox::{Enqueue, How, Order, Settle, Work};
+use super::inbox::{How, Order, Settle, Work};
 use super::record::Records;
 use super::runners::{End, Peers, Registration};
 use super::tally::Tally;
-use super::upkeep::Sweep;
-use super::{Shared, dead, enqueue, fault, report, settle};
-use crate::queue::{Demand, Enqueued, NewJob, QueueError, Settled};
+use super::upkeep::{Sweep, Walk};
+use super::{Shared, cancel, dead, enqueue, fault, kept, report, settle};
+use crate::clock::UnixMs;
+use crate::queue::{Cancelled, Demand, Enqueued, NewJob, Settled};
 
 mod lease;
+mod sick;
+
+use self::sick::Sick;
 
 /// How often a runner looks for changes that nobody rang for.
 const RECHECK: Duration = Duration::from_secs(3);
-
-/// How long a sick file is left alone before it is tried again, at first and at most.
-const SICK_FIRST: Duration = Duration::from_millis(50);
-const SICK_MAX: Duration = Duration::from_secs(5);
 
 /// From this many deliveries in flight on, settlements are gathered, and at most so many.
 const GATHER_FROM: usize = 64;
@@ -45,6 +45,7 @@ pub(super) struct Writer {
     served: Option<Served>,
     peers: Peers,
     sweep: Sweep,
+    walks: Walks,
     /// Bytes of completed jobs that are kept, of all runners together.
     kept_bytes: i64,
     /// Which type is asked first in the next claim.
@@ -66,6 +67,15 @@ pub(super) struct Writer {
     /// There is something to do without anybody asking.
     again: bool,
     waited_for: Option<Demand>,
+    /// Something that runs is cancelled, here or elsewhere.
+    cancels: bool,
+}
+
+/// The upkeep's walks over the tables beside the jobs'.
+#[derive(Debug, Default)]
+struct Walks {
+    log: Walk,
+    kept: Walk,
 }
 
 #[derive(Debug, PartialEq)]
@@ -75,21 +85,23 @@ struct Served {
     paused: Vec<Arc<str>>,
 }
 
-#[derive(Debug)]
-struct Sick {
-    since: Instant,
-    delay: Duration,
-}
-
 /// What a transaction answers.
 #[derive(Default)]
 struct Done {
     settled: Vec<Settled>,
     enqueued: Vec<Vec<Enqueued>>,
-    changed: Vec<Vec<i64>>,
+    did: Vec<Did>,
+    cancelled: cancel::Left,
     claimed: Vec<Claimed>,
     tally: Tally,
     lost: bool,
+}
+
+/// What came of an order.
+enum Did {
+    Changed(Vec<i64>),
+    Cancelled(Cancelled),
+    Nothing,
 }
 
 /// Who waits for the queue to be closed; none where it was dropped.
@@ -120,6 +132,7 @@ impl Writer {
             served: None,
             peers: Peers::default(),
             sweep: Sweep::default(),
+            walks: Walks::default(),
             kept_bytes: 0,
             turn: 0,
             other: String::new(),
@@ -133,6 +146,7 @@ impl Writer {
             syncs: true,
             again: false,
             waited_for: None,
+            cancels: false,
         }
     }
 
@@ -179,11 +193,6 @@ impl Writer {
         self.connection
     }
 
-    /// How long a sick file is left alone before the next piece of work.
-    pub(super) fn pause(&self) -> Option<Duration> {
-        self.sick.as_ref().map(|sick| sick.delay)
-    }
-
     fn is_done(&self) -> bool {
         self.backlog.is_empty() && self.shared.inbox.lock().is_settled()
     }
@@ -193,6 +202,7 @@ impl Writer {
         if work.rung {
             self.dry.clear();
             self.look_for_peers(false);
+            self.look_for_cancelled();
         }
         if self.waited_for.is_some() && self.registration.is_none() {
             self.register();
@@ -244,7 +254,8 @@ impl Writer {
         let claims = |dry: &Dry| demand.filter(|demand| dry.leaves(demand, now));
         let mut done = Done::default();
         // While the file is sick, an empty transaction tells whether it is well again.
-        if !writes && serves.is_none() && claims(&self.dry).is_none() && self.sick.is_none() {
+        let idle = !writes && serves.is_none() && claims(&self.dry).is_none();
+        if idle && self.sick.is_none() && !self.cancels {
             return Ok(done);
         }
         sync(&self.connection, &mut self.syncs, writes)?;
@@ -259,14 +270,15 @@ impl Writer {
             let added = enqueue::apply(&transaction, &mut self.records, &jobs, now, &mut done.tally);
             done.enqueued.push(added.map_err(|e| Failed::Enqueue(at, e))?);
         }
-        report::apply(&transaction, &mut self.records, &self.shared, now, &mut done.tally)?;
         for order in &work.orders {
-            done.changed.push(match order {
-                Order::Requeue(records, _) => dead::requeue(&transaction, records, now, &mut done.tally)?,
-                Order::Delete(records, _) => dead::delete(&transaction, records)?,
-                Order::StopReceiving(_) | Order::Close(_) => Vec::new(),
-            });
+            let did = self.obey(&transaction, order, now, &mut done.tally)?;
+            done.did.push(did);
         }
+        if self.cancels || cancels(&work.orders) {
+            let runner = self.registration.as_ref().map(|registration| registration.id);
+            done.cancelled = cancel::follow_up(&transaction, runner, now, &mut done.tally)?;
+        }
+        report::apply(&transaction, &mut self.records, &self.shared, now, &mut done.tally)?;
         for job_type in &done.tally.woken {
             self.dry.wet(job_type);
         }
@@ -295,8 +307,33 @@ impl Writer {
         Ok(done)
     }
 
+    /// Does what a person asked for.
+    fn obey(
+        &self,
+        transaction: &Transaction<'_>,
+        order: &Order,
+        now: UnixMs,
+        tally: &mut Tally,
+    ) -> rusqlite::Result<Did> {
+        Ok(match order {
+            Order::Requeue(records, _) => Did::Changed(dead::requeue(transaction, records, now, tally)?),
+            Order::Delete(records, _) => Did::Changed(dead::delete(transaction, records)?),
+            Order::Cancel(record, _) => Did::Cancelled(cancel::cancel(transaction, *record, now, tally)?),
+            Order::Keep(record, until, _) => {
+                kept::until(transaction, *record, *until)?;
+                Did::Nothing
+            }
+            Order::StopReceiving(_) | Order::Close(_) => Did::Nothing,
+        })
+    }
+
     fn answer(&mut self, work: Work, done: Done) {
         self.well();
+        self.cancels = done.cancelled.any;
+        if !done.cancelled.held.is_empty() {
+            self.shared.inbox.lock().cancelled = done.cancelled.held;
+            self.shared.inbox.cancelled.notify_waiters();
+        }
         self.kept_bytes += done.tally.kept_bytes();
         self.in_flight = (self.in_flight + done.claimed.len()).saturating_sub(work.settles.len());
         self.shared.slots.settled(work.settles.iter().map(|settle| settle.receipt));
@@ -309,10 +346,14 @@ impl Writer {
         for (enqueue, enqueued) in work.enqueues.into_iter().zip(done.enqueued) {
             answer(enqueue.reply, Ok(enqueued));
         }
-        for (order, changed) in work.orders.into_iter().zip(done.changed) {
-            match order {
-                Order::Requeue(_, reply) | Order::Delete(_, reply) => answer(reply, Ok(changed)),
-                Order::StopReceiving(_) | Order::Close(_) => {}
+        for (order, did) in work.orders.into_iter().zip(done.did) {
+            match (order, did) {
+                (Order::Requeue(_, reply) | Order::Delete(_, reply), Did::Changed(records)) => {
+                    answer(reply, Ok(records));
+                }
+                (Order::Cancel(_, reply), Did::Cancelled(cancelled)) => answer(reply, Ok(cancelled)),
+                (Order::Keep(_, _, reply), _) => answer(reply, Ok(())),
+                _ => {}
             }
         }
         if !done.claimed.is_empty() {
@@ -331,64 +372,6 @@ impl Writer {
         }
     }
 
-    /// The file did not take it. Settlements wait; who enqueues is told.
-    fn fail(&mut self, work: Work, error: rusqlite::Error) {
-        // What failed may have filled this with what was then not committed.
-        self.dry.clear();
-        self.served = None;
-        let passing = fault::may_pass(&error);
-        let doing = "the queue's file takes nothing";
-        let error = fault::of(doing, error);
-        self.backlog.extend(work.settles);
-        for Enqueue { reply, .. } in work.enqueues {
-            answer(reply, Err(copy(&error, "cannot enqueue")));
-        }
-        for order in work.orders {
-            match order {
-                Order::Requeue(_, reply) => answer(reply, Err(copy(&error, "cannot requeue"))),
-                Order::Delete(_, reply) => answer(reply, Err(copy(&error, "cannot delete"))),
-                Order::StopReceiving(_) | Order::Close(_) => {}
-            }
-        }
-        // Who only enqueues has its answer, and should not be kept from ending by a look whether the file is well again.
-        if self.registration.is_none() && self.waited_for.is_none() && self.backlog.is_empty() {
-            return;
-        }
-        self.sicken(&error);
-        if !passing && self.waited_for.is_some() {
-            self.refuse(error);
-        }
-    }
-
-    fn sicken(&mut self, error: &QueueError) {
-        self.again = true;
-        match &mut self.sick {
-            Some(sick) => sick.delay = (sick.delay * 2).min(SICK_MAX),
-            None => {
-                self.sick = Some(Sick { since: self.shared.clock.instant(), delay: SICK_FIRST });
-                warn!(error = %error, "the queue `{}` is sick: waiting until it is well again", self.shared.name);
-            }
-        }
-    }
-
-    fn well(&mut self) {
-        if let Some(sick) = self.sick.take() {
-            let sick_ms =
-                u64::try_from(self.shared.clock.instant().duration_since(sick.since).as_millis()).unwrap_or(u64::MAX);
-            info!(sick_ms, "the queue `{}` is well again", self.shared.name);
-        }
-    }
-
-    /// Tells whoever receives that there is nothing to be had.
-    fn refuse(&mut self, error: QueueError) {
-        let mut inbox = self.shared.inbox.lock();
-        inbox.failure = Some(error);
-        inbox.demand = None;
-        drop(inbox);
-        self.waited_for = None;
-        self.shared.inbox.changed.notify_waiters();
-    }
-
     /// Looks, now and then, whether others changed something without ringing, and whether a job is due by now.
     fn recheck(&mut self) {
         if self.shared.clock.instant() < self.next_recheck {
@@ -401,8 +384,17 @@ impl Writer {
             Ok(version) => {
                 self.data_version = version;
                 self.dry.clear();
+                self.look_for_cancelled();
             }
             Err(e) => debug!(error = %e, "cannot ask for changes"),
+        }
+    }
+
+    /// Looks whether anybody cancelled what runs: a runner is to break it off, and it may be this one.
+    fn look_for_cancelled(&mut self) {
+        match cancel::any(&self.connection) {
+            Ok(any) => self.cancels |= any,
+            Err(e) => debug!(error = %e, "cannot look for cancelled jobs"),
         }
     }
 
@@ -479,6 +471,11 @@ fn write_served(connection: &Connection, runner: i64, served: &Served) -> rusqli
     Ok(())
 }
 
+/// Whether any of them cancels a job.
+fn cancels(orders: &[Order]) -> bool {
+    orders.iter().any(|order| matches!(order, Order::Cancel(..)))
+}
+
 /// Takes the order to close out, if it is there.
 fn take_close(orders: &mut Vec<Order>) -> Option<Closed> {
     let at = orders.iter().position(|order| matches!(order, Order::Close(_)))?;
@@ -486,11 +483,6 @@ fn take_close(orders: &mut Vec<Order>) -> Option<Closed> {
         Order::Close(reply) => Some(reply),
         _ => None,
     }
-}
-
-/// The same error, for another caller.
-fn copy(error: &QueueError, doing: &str) -> QueueError {
-    QueueError { message: format!("{doing}: {}", error.message), hint: error.hint.clone(), transient: error.transient }
 }
 
 /// Answers somebody who may have gone away, which changes nothing: it is done.

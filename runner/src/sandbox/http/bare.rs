@@ -44,7 +44,7 @@ impl HostCalls {
         let network = Network::start().map_err(|error| error.to_string())?;
         let client = Client::new(&Arc::new(grants.clone()), WAIT, network::system);
         let client = client.map_err(|error| error.to_string())?;
-        let lines = Lines::new(None, Arc::new(Silence), &Limits::default());
+        let lines = Lines::new(None, Arc::new(Silence), std::time::Instant::now(), &Limits::default());
         let unlimited = Budget::new(u64::MAX, "", &Denials::new(Arc::new(Mutex::new(lines))));
         let uri = url.parse().map_err(|error| format!("`{url}` is no URL: {error}"))?;
         Ok(HostCalls { client, network, uri, unlimited })

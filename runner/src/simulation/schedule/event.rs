@@ -39,7 +39,7 @@ impl Schedule<'_> {
             let id = random.one_in(4).then(|| format!("id-{}", random.below(5)));
             let run_at = random.one_in(4).then(|| now.plus(Duration::from_millis(random.next() % 10_000)));
             let job_type = (*random.pick(&TYPES)).to_owned();
-            (number, NewJob::Job { job_type, body, id, run_at, metadata: Vec::new() })
+            (number, NewJob::Job { job_type, body, id, run_at, metadata: Vec::new(), keep: None })
         });
         let jobs = jobs.collect();
         self.nodes[at].as_ref().expect("it is there").enqueue(jobs);

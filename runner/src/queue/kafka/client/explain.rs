@@ -41,7 +41,7 @@ pub(crate) fn explain(error: &KafkaError, what: &str, name: &str) -> QueueError 
         }
         _ => None,
     };
-    QueueError { message, hint: hint.map(str::to_owned), transient: code.is_none_or(may_pass) }
+    QueueError { message, hint: hint.map(str::to_owned), transient: code.is_none_or(may_pass), unsupported: false }
 }
 
 /// The error of a client that cannot be made: its properties do not go together, or name a file that is none.

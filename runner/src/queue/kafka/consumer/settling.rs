@@ -33,7 +33,7 @@ impl Consumer {
         match settle.how {
             How::Settled(settlement, told) => match settlement.disposition {
                 disposition if !settlement.follow_ups.is_empty() => {
-                    let why = Why::Settled(disposition, settlement.attempt);
+                    let why = Why::Settled(disposition, settlement.attempt, settlement.lines);
                     self.write_with(delivery, why, settlement.follow_ups, Some(told));
                 }
                 Disposition::Ack { .. } if self.is_transactional() => {
@@ -48,7 +48,10 @@ impl Consumer {
                     told.tell(Settled::Settled);
                     self.put_back(delivery, at);
                 }
-                disposition => self.write(delivery, Why::Settled(disposition, settlement.attempt), Some(told)),
+                disposition => {
+                    let why = Why::Settled(disposition, settlement.attempt, settlement.lines);
+                    self.write(delivery, why, Some(told))
+                }
             },
             How::Dropped { started: true } => self.write(delivery, Why::Interrupted, None),
             How::Dropped { started: false } => self.put_back(delivery, self.now()),

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use super::super::SqliteQueue;
 use super::Witness;
+use crate::clock::UnixMs;
 use crate::queue::{
-    Answer, Delivery, Demand, Enqueued, Filter, Listed, NewJob, OnSettled, Queue, QueueError, Receipt, Release,
-    Settlement, Shown, Stats,
+    Answer, Cancelled, Delivery, Demand, Departed, Enqueued, Filter, Listed, NewJob, OnSettled, Queue, QueueError,
+    Receipt, Release, Requeue, Requeued, Settlement, Shown, Stats,
 };
 use crate::state::StateStore;
 
@@ -75,6 +76,22 @@ impl Queue for Watched {
         self.queue.has_work(demand)
     }
 
+    fn cancel(&self, id: &str) -> Answer<'_, Result<Cancelled, QueueError>> {
+        self.queue.cancel(id)
+    }
+
+    fn cancellations(&self) -> Answer<'_, Vec<Receipt>> {
+        self.queue.cancellations()
+    }
+
+    fn keep(&self, id: &str, until: UnixMs) -> Answer<'_, Result<(), QueueError>> {
+        self.queue.keep(id, until)
+    }
+
+    fn departed(&self, id: &str) -> Answer<'_, Result<Option<Departed>, QueueError>> {
+        self.queue.departed(id)
+    }
+
     fn list(&self, filter: Filter) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
         self.queue.list(filter)
     }
@@ -83,8 +100,8 @@ impl Queue for Watched {
         self.queue.show(id)
     }
 
-    fn requeue_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
-        self.queue.requeue_dead(filter, dry_run)
+    fn requeue_dead(&self, filter: Filter, how: Requeue) -> Answer<'_, Result<Requeued, QueueError>> {
+        self.queue.requeue_dead(filter, how)
     }
 
     fn delete_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>> {

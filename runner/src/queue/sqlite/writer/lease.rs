@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 use super::super::runners::{self, End, EnterError, Registration};
 use super::super::slots::Slot;
 use super::super::tally::Tally;
-use super::super::{fault, identity, report, upkeep};
+use super::super::{fault, identity, kept, logs, report, upkeep};
 use super::{Writer, sync};
 use crate::queue::QueueError;
 
@@ -53,6 +53,7 @@ impl Writer {
                 message: format!("cannot write to the state folder `{}`: {e}", self.folder.path().display()),
                 hint: Some("`state_dir` names the folder; it must be writable, on a disk with space".to_owned()),
                 transient: e.kind() == std::io::ErrorKind::StorageFull,
+                unsupported: false,
             },
         })?;
         self.kept_bytes = kept_bytes(&transaction).map_err(sqlite)?;
@@ -156,6 +157,8 @@ impl Writer {
         let mut more = upkeep::expire_parked(&transaction, served, self.shared.park_for, now, &mut tally)?;
         report::apply(&transaction, &mut self.records, &self.shared, now, &mut tally)?;
         more |= identity::forget(&transaction, now)?;
+        more |= logs::forget(&transaction, &mut self.walks.log, self.shared.logs_bytes)?;
+        kept::forget(&transaction, &mut self.walks.kept)?;
         let kept = kept_bytes(&transaction)?;
         more |= self.sweep.step(&transaction, self.shared.keep, kept, UPKEEP_ROWS, now, &mut tally)?;
         tally.write(&transaction)?;
