@@ -299,6 +299,7 @@ impl Assembled {
             events: Arc::clone(&self.events),
             started: Instant::now(),
             handlers: Arc::new(Overview::new(config)),
+            room: admin::Room::default(),
         }
     }
 
