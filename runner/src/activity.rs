@@ -372,6 +372,11 @@ impl Minute {
     }
 }
 
+/// How long it is until another minute begins.
+pub fn until_next_minute(now: UnixMs) -> Duration {
+    MINUTE - now.since(minute_of(now))
+}
+
 fn minute_of(now: UnixMs) -> UnixMs {
     let minute_ms = i64::try_from(MINUTE.as_millis()).expect("a minute is short");
     UnixMs(now.0 - now.0.rem_euclid(minute_ms))

@@ -15,6 +15,7 @@ use self::guard::Guard;
 use self::listen::Door;
 use self::site::{Served, Site};
 use self::upload::Uploads;
+use crate::activity::Activity;
 use crate::config::{Config, Token};
 use crate::dispatch::Dispatcher;
 use crate::events::Events;
@@ -23,17 +24,20 @@ use crate::registry::Registry;
 use crate::reload::overview::Overview;
 use crate::sampler::Sampler;
 
+mod activity;
 mod connection;
 mod dead;
 mod enqueue;
 mod error;
 mod events;
+mod follow_ups;
 mod guard;
 mod handlers;
 mod health;
 mod jobs;
 pub(crate) mod listen;
 mod openapi;
+mod page;
 mod parameters;
 mod site;
 mod stats;
@@ -64,6 +68,8 @@ pub struct Runner {
     pub sampler: Arc<Sampler>,
     /// What happens to its jobs.
     pub events: Arc<Events>,
+    /// What it did in the last hour.
+    pub activity: Arc<Activity>,
     /// When it was started.
     pub started: Instant,
     /// The handlers as people see them.

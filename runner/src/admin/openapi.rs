@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::ApiError;
-use super::{Runner, dead, enqueue, events, handlers, health, jobs, stats, wait};
+use super::{Runner, activity, dead, enqueue, events, follow_ups, handlers, health, jobs, page, stats, wait};
 
 /// What the document says beside the routes.
 #[derive(OpenApi)]
@@ -41,6 +41,7 @@ pub(super) fn routes(runner: Arc<Runner>) -> Router {
                 ([(axum::http::header::CONTENT_TYPE, "application/json")], document.clone())
             }),
         )
+        .merge(page::routes())
         // The page and the metrics have no part in the document.
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "no-such-route", "there is nothing at this path"))
         .method_not_allowed_fallback(async || {
@@ -57,6 +58,7 @@ fn described() -> OpenApiRouter<Arc<Runner>> {
         .routes(routes!(jobs::list, enqueue::enqueue))
         .routes(routes!(jobs::show, jobs::cancel))
         .routes(routes!(wait::wait))
+        .routes(routes!(follow_ups::follow_ups))
         .routes(routes!(dead::list))
         .routes(routes!(dead::groups))
         .routes(routes!(dead::requeue_all))
@@ -70,6 +72,7 @@ fn described() -> OpenApiRouter<Arc<Runner>> {
         .routes(routes!(handlers::pin))
         .routes(routes!(handlers::unpin))
         .routes(routes!(stats::stats))
+        .routes(routes!(activity::activity))
         .routes(routes!(stats::drain))
         .routes(routes!(events::stream))
 }
