@@ -10,12 +10,14 @@ use arc_swap::ArcSwap;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin;
 use crate::clock::SystemClock;
 use crate::config::{Config, Origin, Place};
 use crate::dispatch::{Dispatcher, Parts, given_up};
 use crate::events::Events;
+use crate::hardening;
 use crate::observe::Observer;
 use crate::queue::{self, Queue, State};
 use crate::registry::Registry;
@@ -23,6 +25,7 @@ use crate::reload::Reload;
 use crate::reload::overview::Overview;
 use crate::sampler::Sampler;
 use crate::sandbox::{self, Sandbox};
+use crate::supervisor;
 
 /// Why a runner ended.
 #[derive(Debug, PartialEq)]
@@ -41,6 +44,9 @@ enum End {
 pub fn run(config: Config, until_empty: bool) -> Result<()> {
     let config = Arc::new(config);
     raise_open_files();
+    ensure_folder(&config)?;
+    // Before any other thread is there: each has the rules of the one that started it.
+    hardening::apply(&config)?;
     let main =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     // Guests have a runtime of their own: a hundred of them that spin delay neither the queue nor a timer.
@@ -51,7 +57,8 @@ pub fn run(config: Config, until_empty: bool) -> Result<()> {
         .context("cannot start the guests' runtime")?;
     let ended = main.block_on(async {
         let signals = Signals::listen()?;
-        ensure_folder(&config)?;
+        tokio::spawn(supervisor::bury_orphans());
+        tokio::spawn(supervisor::say_stopping(signals.drain.clone()));
         let admin = admin::Server::start(&config)?;
         if !config.enabled {
             return look_on(&config, &signals, &admin, guests.handle(), until_empty).await;
@@ -98,6 +105,7 @@ async fn work(
     until_empty: bool,
 ) -> Result<End> {
     let Some(queue) = open(config, signals).await? else { return Ok(End::Done) };
+    let life = AbortOnDropHandle::new(tokio::spawn(supervisor::show_life(Arc::downgrade(&queue))));
     let sandbox = Sandbox::new(sandbox::Config {
         slots: config.slots,
         threads: u32::try_from(guests.metrics().num_workers()).unwrap_or(u32::MAX),
@@ -144,6 +152,7 @@ async fn work(
             "the queue does not close: the next runner takes over what this one holds"
         ),
     }
+    drop(life);
     ended?;
     listed?;
     if drain.is_cancelled() && !signals.drain.is_cancelled() {
@@ -219,6 +228,7 @@ async fn look_on(
     let assembled = assemble(config, &queue, guests);
     assembled.loaded.store(true, Ordering::Release);
     admin.serve(assembled.runner(config, &queue, signals));
+    supervisor::ready("`enabled` is false: no job is worked");
     signals.drain.cancelled().await;
     admin.retire().await;
     queue.close().await;
@@ -278,12 +288,10 @@ impl Assembled {
     fn ready(&self, config: &Config) {
         self.dispatcher.expect_handlers(false);
         self.loaded.store(true, Ordering::Release);
-        tracing::info!(
-            "ready: handlers from `{}`, jobs from `{}`, {} slots",
-            config.handlers.dir.display(),
-            config.queue.url,
-            config.slots
-        );
+        let (handlers, queue) = (config.handlers.dir.display(), &config.queue.url);
+        let ready = format!("ready: handlers from `{handlers}`, jobs from `{queue}`, {} slots", config.slots);
+        tracing::info!("{ready}");
+        supervisor::ready(&ready);
     }
 }
 

@@ -17,6 +17,7 @@ use crate::telemetry::Format;
 mod admin;
 mod environment;
 mod fault;
+mod hardening;
 mod kafka;
 pub mod quantity;
 mod queue;
@@ -25,6 +26,7 @@ pub mod settings;
 
 pub use admin::{AdminConfig, Listen, Token};
 pub use environment::{Environment, Flags, variable_name};
+pub use hardening::{HardeningConfig, Wanted};
 pub use kafka::KafkaConfig;
 pub use queue::{Place, QueueConfig};
 pub use settings::{Effective, Fault, Faults as ConfigErrors, Origin};
@@ -65,6 +67,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// The runner's own log.
     pub log: LogConfig,
+    /// What a runner gives up at its start.
+    pub hardening: HardeningConfig,
     /// Every key with its value and where it came from, in the order of the documentation.
     pub effective: Vec<Effective>,
 }
@@ -201,6 +205,7 @@ impl Config {
             retry: read_retry(settings, Policy::default()),
             admin: AdminConfig::read(settings, body_bytes_max),
             log: LogConfig::read(settings),
+            hardening: HardeningConfig::read(settings),
             effective: Vec::new(),
         }
     }

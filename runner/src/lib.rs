@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` tells the life of one job; the modules stand here in the order in which it meets them.
 
+pub mod activity;
 pub mod admin;
 pub mod app;
 pub(crate) mod bench;
@@ -19,6 +20,7 @@ mod fuzzing;
 pub mod generation;
 pub mod grants;
 pub mod handler;
+pub mod hardening;
 pub mod job;
 pub(crate) mod language;
 pub mod limits;
@@ -36,6 +38,7 @@ pub mod sandbox;
 #[cfg(test)]
 mod simulation;
 pub mod state;
+pub(crate) mod supervisor;
 pub mod telemetry;
 pub mod trial;
 pub mod watch;

@@ -72,6 +72,12 @@ pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
     /// Deletes the dead letters that pass `filter`, for good; answers which.
     fn delete_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>>;
 
+    /// For how long the thread that this queue rests on has been at one thing, other than waiting for work. Minutes mean that it
+    /// is stuck. Must not block.
+    fn stands(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Cancels the job that `id` names. One that waits is buried at once, one that runs when its runner has broken it off;
     /// whoever runs it is told by [`Queue::cancellations`].
     fn cancel(&self, id: &str) -> Answer<'_, Result<Cancelled, QueueError>>;

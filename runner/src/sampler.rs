@@ -59,12 +59,7 @@ impl Sampler {
             _ => {}
         }
         let counted = tokio::time::timeout(PATIENCE, self.queue.stats()).await.unwrap_or_else(|_| {
-            Err(QueueError {
-                message: format!("the queue did not count its jobs within {PATIENCE:?}"),
-                hint: None,
-                transient: true,
-                unsupported: false,
-            })
+            Err(QueueError::transient(format!("the queue did not count its jobs within {PATIENCE:?}")))
         });
         match counted {
             Ok(stats) => {

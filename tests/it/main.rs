@@ -15,12 +15,15 @@ mod built;
 mod brake;
 // How jobs fail, are buried, and what people do about them.
 mod burial;
+mod cancel;
 // The command line itself: its help, its words, its exit codes.
 mod cli;
 // What handlers may do by their manifests.
 mod grants;
 // `sandhog handlers`: rollback, pins, and the brake lifted.
 mod handlers;
+// What a runner's process gives up at its start.
+mod hardening;
 // The Kafka queue, with a real broker.
 mod kafka;
 // Guests' own account of what they did, under kills and reloads.
@@ -55,6 +58,8 @@ mod sandbox;
 mod shutdown;
 // A file that cannot be written for a while.
 mod sick_file;
+// Who starts a runner and watches over it.
+mod supervisor;
 // What a handler keeps from one job to another.
 mod state;
 // Everything at once, at random, for as long as one says.

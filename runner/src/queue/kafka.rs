@@ -5,6 +5,7 @@
 //! dead letter) is a record of ours that is on all replicas before the job's own offset may move.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rdkafka::error::KafkaError;
@@ -248,6 +249,10 @@ impl Queue for KafkaQueue {
 
     fn delete_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
         Box::pin(self.ask(move |shared| dead::delete(&shared.options, &filter, dry_run)))
+    }
+
+    fn stands(&self) -> Duration {
+        self.shared.right.stands()
     }
 
     fn cancel(&self, _: &str) -> Answer<'_, Result<Cancelled, QueueError>> {

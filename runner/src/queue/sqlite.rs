@@ -342,6 +342,10 @@ impl Queue for SqliteQueue {
         })
     }
 
+    fn stands(&self) -> Duration {
+        self.shared.inbox.stands()
+    }
+
     fn cancel(&self, id: &str) -> Answer<'_, Result<Cancelled, QueueError>> {
         let id = id.to_owned();
         Box::pin(async move {
