@@ -2,7 +2,8 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
@@ -10,13 +11,18 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::admin;
 use crate::clock::SystemClock;
 use crate::config::{Config, Origin, Place};
 use crate::dispatch::{Dispatcher, Parts, given_up};
+use crate::events::Events;
 use crate::metrics::Metrics;
+use crate::observe::Observer;
 use crate::queue::{self, Queue, State};
 use crate::registry::Registry;
 use crate::reload::Reload;
+use crate::reload::overview::Overview;
+use crate::sampler::Sampler;
 use crate::sandbox::{self, Sandbox};
 use crate::traces::Traces;
 
@@ -50,15 +56,12 @@ pub fn run(config: Config, until_empty: bool) -> Result<()> {
         .context("cannot start the guests' runtime")?;
     let ended = main.block_on(async {
         let signals = Signals::listen()?;
-        if !config.enabled {
-            tracing::info!("`enabled` is false: jobs can be enqueued and looked at, none is worked");
-            if !until_empty {
-                signals.drain.cancelled().await;
-            }
-            return Ok(());
-        }
         ensure_folder(&config)?;
-        while work(&config, &signals, guests.handle(), until_empty).await? == End::SwapAppeared {
+        let admin = admin::Server::start(&config)?;
+        if !config.enabled {
+            return look_on(&config, &signals, &admin, guests.handle(), until_empty).await;
+        }
+        while work(&config, &signals, &admin, guests.handle(), until_empty).await? == End::SwapAppeared {
             tracing::warn!("swap space appeared: the runner starts anew with a sandbox that is safe with it");
         }
         Ok(())
@@ -95,6 +98,7 @@ fn ensure_folder(config: &Config) -> Result<()> {
 async fn work(
     config: &Arc<Config>,
     signals: &Signals,
+    admin: &admin::Server,
     guests: &tokio::runtime::Handle,
     until_empty: bool,
 ) -> Result<End> {
@@ -108,34 +112,23 @@ async fn work(
         guests: guests.clone(),
     })
     .context("cannot set up the sandbox")?;
-    let registry = Arc::new(ArcSwap::from_pointee(Registry::default()));
-    let metrics = Arc::new(Metrics::new(Arc::clone(&registry), guests.metrics().num_workers()));
-    let traces = Traces::start(&config.traces).unwrap_or_else(|error| {
-        tracing::warn!("{error}: the runner goes on without traces");
-        None
-    });
-    let dispatcher = Dispatcher::new(Parts {
-        queue: Arc::clone(&queue),
-        registry: Arc::clone(&registry),
-        slots: config.slots,
-        clock: Arc::new(SystemClock),
-        jitter: Box::new(random_jitter),
-        guests: Box::new(guests.clone()),
-        observers: vec![metrics],
-        keep_logs: config.queue.keep_logs,
-        traces: traces.clone(),
-    });
-
-    let to_dispatcher = Arc::clone(&dispatcher);
+    let assembled = assemble(config, &queue, guests);
+    let Assembled { registry, dispatcher, .. } = &assembled;
+    let to_dispatcher = Arc::clone(dispatcher);
     let changed = move || to_dispatcher.registry_changed();
-    let mut reload = Reload::new(Arc::clone(config), sandbox.clone(), queue.state(), Arc::clone(&registry), changed);
+    let mut reload = Reload::new(Arc::clone(config), sandbox.clone(), queue.state(), Arc::clone(registry), changed);
+    admin.serve(admin::Runner {
+        sandbox: Some(sandbox.clone()),
+        loads: Some(reload.tally()),
+        ..assembled.runner(config, &queue, signals)
+    });
     let drain = signals.drain.child_token();
     dispatcher.expect_handlers(true);
     let ended = tokio::select! {
         biased;
         // A handler's jobs run as soon as it is loaded, whatever the others take; and who wants to stop waits for none.
         ended = dispatcher.run(&drain, &signals.stop, config.drain_timeout, until_empty) => ended,
-        () = reload.follow(|| ready(config, &dispatcher)) => unreachable!("it follows as long as it is polled"),
+        () = reload.follow(|| assembled.ready(config)) => unreachable!("it follows as long as it is polled"),
         () = drain_when_swap_appears(&sandbox, &drain) => unreachable!("it waits on when it has drained"),
     };
     reload.note_standings().await;
@@ -151,7 +144,9 @@ async fn work(
             sandbox.torn_down().await;
         }
     }
-    if let Some(traces) = traces {
+    // Jobs could be enqueued until here.
+    admin.retire().await;
+    if let Some(traces) = &assembled.traces {
         traces.close(SPANS_PATIENCE.min(config.drain_timeout)).await;
     }
     let listed = if until_empty && ended.is_ok() { list_what_waits(queue.as_ref()).await } else { Ok(()) };
@@ -168,6 +163,38 @@ async fn work(
     }
     tracing::info!("stopped");
     Ok(End::Done)
+}
+
+/// What works jobs, and what hears of it.
+struct Assembled {
+    registry: Arc<ArcSwap<Registry>>,
+    dispatcher: Arc<Dispatcher>,
+    loaded: Arc<AtomicBool>,
+    events: Arc<Events>,
+    metrics: Arc<Metrics>,
+    traces: Option<Arc<Traces>>,
+}
+
+fn assemble(config: &Config, queue: &Arc<dyn Queue>, guests: &tokio::runtime::Handle) -> Assembled {
+    let registry = Arc::new(ArcSwap::from_pointee(Registry::default()));
+    let events = Events::new();
+    let metrics = Arc::new(Metrics::new(Arc::clone(&registry), guests.metrics().num_workers()));
+    let traces = Traces::start(&config.traces).unwrap_or_else(|error| {
+        tracing::warn!("{error}: the runner goes on without traces");
+        None
+    });
+    let dispatcher = Dispatcher::new(Parts {
+        queue: Arc::clone(queue),
+        registry: Arc::clone(&registry),
+        slots: config.slots,
+        clock: Arc::new(SystemClock),
+        jitter: Box::new(random_jitter),
+        guests: Box::new(guests.clone()),
+        keep_logs: config.queue.keep_logs,
+        observers: vec![Arc::clone(&events) as Arc<dyn Observer>, Arc::clone(&metrics) as Arc<dyn Observer>],
+        traces: traces.clone(),
+    });
+    Assembled { registry, dispatcher, loaded: Arc::default(), events, metrics, traces }
 }
 
 /// Opens the queue. Kafka that cannot be reached is waited for, unless a signal comes: none then.
@@ -196,15 +223,26 @@ async fn open(config: &Config, signals: &Signals) -> Result<Option<Arc<dyn Queue
     }
 }
 
-/// All handlers are loaded that lay there at the start.
-fn ready(config: &Config, dispatcher: &Dispatcher) {
-    dispatcher.expect_handlers(false);
-    tracing::info!(
-        "ready: handlers from `{}`, jobs from `{}`, {} slots",
-        config.handlers.dir.display(),
-        config.queue.url,
-        config.slots
-    );
+/// Works no jobs: they can be enqueued and looked at.
+async fn look_on(
+    config: &Arc<Config>,
+    signals: &Signals,
+    admin: &admin::Server,
+    guests: &tokio::runtime::Handle,
+    until_empty: bool,
+) -> Result<()> {
+    tracing::info!("`enabled` is false: jobs can be enqueued and looked at, none is worked");
+    if until_empty {
+        return Ok(());
+    }
+    let Some(queue) = open(config, signals).await? else { return Ok(()) };
+    let assembled = assemble(config, &queue, guests);
+    assembled.loaded.store(true, Ordering::Release);
+    admin.serve(assembled.runner(config, &queue, signals));
+    signals.drain.cancelled().await;
+    admin.retire().await;
+    queue.close().await;
+    Ok(())
 }
 
 /// Drains when memory can be swapped out under a sandbox that was set up for a machine where it cannot.
@@ -234,6 +272,42 @@ async fn list_what_waits(queue: &dyn Queue) -> Result<()> {
 fn random_jitter() -> f64 {
     let random = RandomState::new().build_hasher().finish();
     f64::from((random >> 32) as u32) / f64::from(u32::MAX) * 2.0 - 1.0
+}
+
+// === impl Assembled ===
+
+impl Assembled {
+    /// What the HTTP API reaches.
+    fn runner(&self, config: &Arc<Config>, queue: &Arc<dyn Queue>, signals: &Signals) -> admin::Runner {
+        admin::Runner {
+            config: Arc::clone(config),
+            queue: Arc::clone(queue),
+            registry: Arc::clone(&self.registry),
+            dispatcher: Arc::clone(&self.dispatcher),
+            drain: signals.drain.clone(),
+            loaded: Arc::clone(&self.loaded),
+            sampler: Arc::new(Sampler::new(Arc::clone(queue))),
+            events: Arc::clone(&self.events),
+            metrics: Arc::clone(&self.metrics),
+            traces: self.traces.clone(),
+            sandbox: None,
+            loads: None,
+            started: Instant::now(),
+            handlers: Arc::new(Overview::new(config)),
+        }
+    }
+
+    /// All handlers are loaded that lay there at the start.
+    fn ready(&self, config: &Config) {
+        self.dispatcher.expect_handlers(false);
+        self.loaded.store(true, Ordering::Release);
+        tracing::info!(
+            "ready: handlers from `{}`, jobs from `{}`, {} slots",
+            config.handlers.dir.display(),
+            config.queue.url,
+            config.slots
+        );
+    }
 }
 
 /// The first SIGTERM or SIGINT drains, the second stops at once.

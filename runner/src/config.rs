@@ -14,6 +14,7 @@ use crate::retry::{Backoff, Policy};
 use crate::state::Size;
 use crate::telemetry::Format;
 
+mod admin;
 mod environment;
 mod fault;
 mod kafka;
@@ -23,6 +24,7 @@ mod raw;
 pub mod settings;
 mod traces;
 
+pub use admin::{AdminConfig, Listen, Token};
 pub use environment::{Environment, Flags, variable_name};
 pub use kafka::KafkaConfig;
 pub use queue::{Place, QueueConfig};
@@ -63,6 +65,8 @@ pub struct Config {
     pub retry: Policy,
     /// Where spans of attempts are sent.
     pub traces: TracesConfig,
+    /// The HTTP API.
+    pub admin: AdminConfig,
     /// The runner's own log.
     pub log: LogConfig,
     /// Every key with its value and where it came from, in the order of the documentation.
@@ -199,6 +203,7 @@ impl Config {
             ceilings: Ceilings::read(settings),
             retry: read_retry(settings, Policy::default()),
             traces: TracesConfig::read(settings, &application_name),
+            admin: AdminConfig::read(settings, body_bytes_max),
             log: LogConfig::read(settings),
             application_name,
             effective: Vec::new(),
@@ -230,6 +235,7 @@ impl Config {
         });
         self.queue.kafka.check(settings);
         self.traces.check(settings);
+        self.admin.check(settings);
         let level = &self.log.level;
         settings.require("log.level", tracing_subscriber::EnvFilter::try_new(level).is_ok(), || {
             format!("`{level}` is no filter: write a level like `info`, or directives like `info,sandhog::queue=debug`")

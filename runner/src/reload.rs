@@ -31,6 +31,7 @@ pub(crate) mod folder;
 pub(crate) mod history;
 mod known;
 mod load;
+pub(crate) mod overview;
 pub(crate) mod record;
 pub mod tally;
 

@@ -190,3 +190,26 @@ fn old_generation_that_comes_back_is_worked_at_once() {
         runner.jobs(&["--state", "completed"]).into_iter().filter_map(|job| job.generation).collect();
     assert_eq!(generations.len(), 1);
 }
+
+#[test]
+fn handler_that_a_person_paused_waits_over_reloads_and_restarts_until_it_is_resumed() {
+    let mut runner = TestRunner::obeying();
+    runner.ended(&runner.ask("complete"));
+    assert!(runner.sandhog(&["handlers", "pause", "obey"]).status.success());
+    eventually!(runner.says("handler `obey` is paused: its jobs wait") == 1);
+    let waits = runner.ask("complete");
+    eventually!(runner.is(&waits, "parked"));
+    runner.put("obey.wasm", &variant(&guests::guest("obedient"), "next"));
+    eventually!(runner.says("handler `obey` loaded") == 2);
+    runner.stop();
+    runner.restart(&[]);
+    // What is enqueued for another handler is worked meanwhile.
+    runner.put_guest("other", "obedient");
+    runner.ended(&runner.enqueue("other", r#"{"do":"complete"}"#));
+    assert!(runner.is(&waits, "parked"));
+    let listed = runner.sandhog(&["handlers", "--json"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains(r#""state":"paused""#));
+    assert!(runner.sandhog(&["handlers", "resume", "obey"]).status.success());
+    assert_eq!(runner.ended(&waits).state, "completed");
+    assert!(!runner.sandhog(&["handlers", "resume", "obey"]).status.success(), "there is nothing to resume");
+}

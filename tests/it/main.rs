@@ -15,6 +15,7 @@ mod built;
 mod brake;
 // How jobs fail, are buried, and what people do about them.
 mod burial;
+mod cancel;
 // The command line itself: its help, its words, its exit codes.
 mod cli;
 // What handlers may do by their manifests.
@@ -41,6 +42,8 @@ mod hostile;
 mod inputs;
 // Every language that handlers are written in.
 mod languages;
+// What scrapers are told, and what should wake somebody.
+mod metrics;
 // What every queue must hold.
 mod queue_contract;
 // Dead letters, and the jobs that tell of them.
@@ -65,3 +68,5 @@ mod sqlite;
 mod sqlite_processes;
 // The code base's own rules.
 mod tidy;
+// Spans of attempts, and a real receiver that gets them.
+mod traces;

@@ -19,6 +19,7 @@ use sandhog::queue::{
 use crate::eventually;
 
 pub(crate) mod follow_ups;
+mod looking;
 pub(crate) mod reports;
 pub(crate) mod state;
 
@@ -43,6 +44,9 @@ pub(crate) async fn exercise<F: Future<Output = Arc<dyn Queue>>>(make: impl Fn()
     claim("buried job is a dead letter", Box::pin(buried_job_is_a_dead_letter(make().await))).await;
     claim("requeued dead letter runs again", Box::pin(requeued_dead_letter_runs_again(make().await))).await;
     claim("hopeless job goes back by its id alone", Box::pin(hopeless_job_goes_back_by_its_id(make().await))).await;
+    claim("list comes in pages", Box::pin(looking::list_comes_in_pages(make().await))).await;
+    let said = looking::dead_letter_has_what_the_guest_said(make().await);
+    claim("dead letter has what the guest said", Box::pin(said)).await;
     claim("deleted dead letter is gone", Box::pin(deleted_dead_letter_is_gone(make().await))).await;
     claim("malformed bytes are kept", Box::pin(malformed_bytes_are_kept(make().await))).await;
     claim("unserved type waits", Box::pin(unserved_type_waits(make().await))).await;

@@ -396,6 +396,7 @@ async fn file_of_version_1_is_brought_up_with_its_jobs() {
     // Version 1 knew no paused types, and kept with an id when its job ended.
     let connection = Connection::open(dir.path().join("jobs.db")).unwrap();
     let back = "alter table served drop column paused; drop table departed; drop table state; drop table state_size;
+        drop table cancelled; drop table kept; drop table log;
         alter table identity add column ended_at_ms integer;
         create index identity_ended on identity(ended_at_ms) where ended_at_ms is not null;
         insert into identity(id, record, ended_at_ms) values('ended', 7, ?1);

@@ -11,7 +11,7 @@ use super::terminal::{self, moment, plain, plain_cut, plain_lines, relative, too
 use super::terminal::{write_json, write_pairs, write_table};
 use crate::clock::{Clock, SystemClock, UnixMs};
 use crate::config::{Config, quantity};
-use crate::queue::{Filter, Listed, Shown, State};
+use crate::queue::{AttemptLines, Filter, Listed, Shown, State};
 
 /// Look at jobs; without a command, list them.
 #[derive(Debug, Args)]
@@ -200,9 +200,13 @@ fn write_shown(out: &mut dyn Write, job: &Shown) -> io::Result<()> {
         add("metadata", Some(format!("{}={}", plain(name), plain(value))));
     }
     write_pairs(out, &pairs)?;
-    if job.failed_attempts.is_empty() {
-        return Ok(());
+    if !job.failed_attempts.is_empty() {
+        write_failed_attempts(out, job, now)?;
     }
+    job.logs.iter().try_for_each(|logs| write_lines(out, logs))
+}
+
+fn write_failed_attempts(out: &mut dyn Write, job: &Shown, now: UnixMs) -> io::Result<()> {
     writeln!(out, "\nfailed attempts")?;
     let row = |attempt: &crate::queue::AttemptRecord| {
         let why = attempt.failure.as_ref().map_or_else(String::new, |f| format!("{}: {}", f.kind, f.message));
@@ -219,6 +223,16 @@ fn write_shown(out: &mut dyn Write, job: &Shown) -> io::Result<()> {
     write_table(out, &header, job.failed_attempts.iter().map(row).collect())?;
     if job.failed_attempts_omitted > 0 {
         writeln!(out, "{} more failed attempts are not kept", job.failed_attempts_omitted)?;
+    }
+    Ok(())
+}
+
+/// What the guest said in an attempt.
+fn write_lines(out: &mut dyn Write, AttemptLines { attempt, lines, cut }: &AttemptLines) -> io::Result<()> {
+    writeln!(out, "\nwhat attempt {attempt} said{}", if *cut { ", at last" } else { "" })?;
+    for line in lines {
+        let at = took(Duration::from_millis(line.at_ms));
+        writeln!(out, "{at:>8}  {:<5}  {}", line.level.as_str(), plain(&line.line))?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! dead letter) is a record of ours that is on all replicas before the job's own offset may move.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rdkafka::error::KafkaError;
@@ -226,6 +227,10 @@ impl Queue for KafkaQueue {
 
     fn stats(&self) -> Answer<'_, Result<Stats, QueueError>> {
         Box::pin(self.ask(|shared| inspect::stats(&shared.options, shared.options.clock.now())))
+    }
+
+    fn sick(&self) -> Duration {
+        self.shared.context.sick()
     }
 
     fn has_work<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<bool, QueueError>> {
