@@ -3,10 +3,10 @@
 # One set of flags everywhere: with another the sandbox's engine is compiled again, which takes minutes.
 FLAGS := --release --workspace
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test test-long soak check lint build guests system
+.PHONY: help demo bench test test-long test-deploy soak check lint build guests system
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build guests ## Run real work through a real runner, to see what Sandhog does
 	target/release/sandhog-demo
@@ -29,6 +29,9 @@ check: system ## What to run while working: format, lints, unit tests
 	cargo fmt --check
 	cargo clippy $(FLAGS) --all-targets -- -D warnings
 	cargo test $(FLAGS) --lib
+
+test-deploy: system ## What docs/deploy has, held against the tools that read it: systemd, linters, schemas, the image's file system
+	tools/test-deploy
 
 lint: system ## Format, lints and documents
 	cargo fmt --check

@@ -10,12 +10,14 @@ use arc_swap::ArcSwap;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin;
 use crate::clock::SystemClock;
 use crate::config::{Config, Origin, Place};
 use crate::dispatch::{Dispatcher, Parts, given_up};
 use crate::events::Events;
+use crate::hardening;
 use crate::metrics::Metrics;
 use crate::observe::Observer;
 use crate::queue::{self, Queue, State};
@@ -24,6 +26,7 @@ use crate::reload::Reload;
 use crate::reload::overview::Overview;
 use crate::sampler::Sampler;
 use crate::sandbox::{self, Sandbox};
+use crate::supervisor;
 use crate::traces::Traces;
 
 /// How long a runner that stops waits for the last spans to be sent.
@@ -46,6 +49,9 @@ enum End {
 pub fn run(config: Config, until_empty: bool) -> Result<()> {
     let config = Arc::new(config);
     raise_open_files();
+    ensure_folder(&config)?;
+    // Before any other thread is there: each has the rules of the one that started it.
+    hardening::apply(&config)?;
     let main =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     // Guests have a runtime of their own: a hundred of them that spin delay neither the queue nor a timer.
@@ -56,7 +62,8 @@ pub fn run(config: Config, until_empty: bool) -> Result<()> {
         .context("cannot start the guests' runtime")?;
     let ended = main.block_on(async {
         let signals = Signals::listen()?;
-        ensure_folder(&config)?;
+        tokio::spawn(supervisor::bury_orphans());
+        tokio::spawn(supervisor::say_stopping(signals.drain.clone()));
         let admin = admin::Server::start(&config)?;
         if !config.enabled {
             return look_on(&config, &signals, &admin, guests.handle(), until_empty).await;
@@ -103,6 +110,7 @@ async fn work(
     until_empty: bool,
 ) -> Result<End> {
     let Some(queue) = open(config, signals).await? else { return Ok(End::Done) };
+    let life = AbortOnDropHandle::new(tokio::spawn(supervisor::show_life(Arc::downgrade(&queue))));
     let sandbox = Sandbox::new(sandbox::Config {
         slots: config.slots,
         threads: u32::try_from(guests.metrics().num_workers()).unwrap_or(u32::MAX),
@@ -112,7 +120,11 @@ async fn work(
         guests: guests.clone(),
     })
     .context("cannot set up the sandbox")?;
-    let assembled = assemble(config, &queue, guests);
+    let traces = Traces::start(&config.traces).unwrap_or_else(|error| {
+        tracing::warn!("{error}: the runner goes on without traces");
+        None
+    });
+    let assembled = assemble(config, &queue, guests, traces);
     let Assembled { registry, dispatcher, .. } = &assembled;
     let to_dispatcher = Arc::clone(dispatcher);
     let changed = move || to_dispatcher.registry_changed();
@@ -156,6 +168,7 @@ async fn work(
             "the queue does not close: the next runner takes over what this one holds"
         ),
     }
+    drop(life);
     ended?;
     listed?;
     if drain.is_cancelled() && !signals.drain.is_cancelled() {
@@ -175,14 +188,15 @@ struct Assembled {
     traces: Option<Arc<Traces>>,
 }
 
-fn assemble(config: &Config, queue: &Arc<dyn Queue>, guests: &tokio::runtime::Handle) -> Assembled {
+fn assemble(
+    config: &Config,
+    queue: &Arc<dyn Queue>,
+    guests: &tokio::runtime::Handle,
+    traces: Option<Arc<Traces>>,
+) -> Assembled {
     let registry = Arc::new(ArcSwap::from_pointee(Registry::default()));
-    let events = Events::new();
     let metrics = Arc::new(Metrics::new(Arc::clone(&registry), guests.metrics().num_workers()));
-    let traces = Traces::start(&config.traces).unwrap_or_else(|error| {
-        tracing::warn!("{error}: the runner goes on without traces");
-        None
-    });
+    let events = Events::new();
     let dispatcher = Dispatcher::new(Parts {
         queue: Arc::clone(queue),
         registry: Arc::clone(&registry),
@@ -236,9 +250,10 @@ async fn look_on(
         return Ok(());
     }
     let Some(queue) = open(config, signals).await? else { return Ok(()) };
-    let assembled = assemble(config, &queue, guests);
+    let assembled = assemble(config, &queue, guests, None);
     assembled.loaded.store(true, Ordering::Release);
     admin.serve(assembled.runner(config, &queue, signals));
+    supervisor::ready("`enabled` is false: no job is worked");
     signals.drain.cancelled().await;
     admin.retire().await;
     queue.close().await;
@@ -294,6 +309,7 @@ impl Assembled {
             loads: None,
             started: Instant::now(),
             handlers: Arc::new(Overview::new(config)),
+            room: admin::Room::default(),
         }
     }
 
@@ -301,12 +317,10 @@ impl Assembled {
     fn ready(&self, config: &Config) {
         self.dispatcher.expect_handlers(false);
         self.loaded.store(true, Ordering::Release);
-        tracing::info!(
-            "ready: handlers from `{}`, jobs from `{}`, {} slots",
-            config.handlers.dir.display(),
-            config.queue.url,
-            config.slots
-        );
+        let (handlers, queue) = (config.handlers.dir.display(), &config.queue.url);
+        let ready = format!("ready: handlers from `{handlers}`, jobs from `{queue}`, {} slots", config.slots);
+        tracing::info!("{ready}");
+        supervisor::ready(&ready);
     }
 }
 

@@ -17,6 +17,7 @@ use crate::telemetry::Format;
 mod admin;
 mod environment;
 mod fault;
+mod hardening;
 mod kafka;
 pub mod quantity;
 mod queue;
@@ -26,6 +27,7 @@ mod traces;
 
 pub use admin::{AdminConfig, Listen, Token};
 pub use environment::{Environment, Flags, variable_name};
+pub use hardening::{HardeningConfig, Wanted};
 pub use kafka::KafkaConfig;
 pub use queue::{Place, QueueConfig};
 pub use settings::{Effective, Fault, Faults as ConfigErrors, Origin};
@@ -63,12 +65,14 @@ pub struct Config {
     pub ceilings: Ceilings,
     /// The retry policy of handlers whose manifest does not say otherwise.
     pub retry: Policy,
-    /// Where spans of attempts are sent.
-    pub traces: TracesConfig,
     /// The HTTP API.
     pub admin: AdminConfig,
+    /// Where spans of attempts are sent.
+    pub traces: TracesConfig,
     /// The runner's own log.
     pub log: LogConfig,
+    /// What a runner gives up at its start.
+    pub hardening: HardeningConfig,
     /// Every key with its value and where it came from, in the order of the documentation.
     pub effective: Vec<Effective>,
 }
@@ -202,8 +206,9 @@ impl Config {
             body_bytes_max,
             ceilings: Ceilings::read(settings),
             retry: read_retry(settings, Policy::default()),
-            traces: TracesConfig::read(settings, &application_name),
             admin: AdminConfig::read(settings, body_bytes_max),
+            hardening: HardeningConfig::read(settings),
+            traces: TracesConfig::read(settings, &application_name),
             log: LogConfig::read(settings),
             application_name,
             effective: Vec::new(),
@@ -234,8 +239,8 @@ impl Config {
             format!("`{}` has no letter or digit to name a topic after", self.application_name)
         });
         self.queue.kafka.check(settings);
-        self.traces.check(settings);
         self.admin.check(settings);
+        self.traces.check(settings);
         let level = &self.log.level;
         settings.require("log.level", tracing_subscriber::EnvFilter::try_new(level).is_ok(), || {
             format!("`{level}` is no filter: write a level like `info`, or directives like `info,sandhog::queue=debug`")

@@ -114,8 +114,8 @@ impl Dispatcher {
         self.changed.notify_one();
     }
 
-    /// How many jobs are booked as running, and as received and not settled.
-    pub(crate) fn booked(&self) -> (u32, u32) {
+    /// How many jobs are running, and how many are received and not settled.
+    pub fn booked(&self) -> (u32, u32) {
         let backlog = self.backlog();
         (backlog.running(), backlog.in_flight())
     }

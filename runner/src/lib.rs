@@ -20,6 +20,7 @@ mod fuzzing;
 pub mod generation;
 pub mod grants;
 pub mod handler;
+pub mod hardening;
 pub mod job;
 pub(crate) mod language;
 pub mod limits;
@@ -38,6 +39,7 @@ pub mod sandbox;
 #[cfg(test)]
 mod simulation;
 pub mod state;
+pub(crate) mod supervisor;
 pub mod telemetry;
 pub mod traces;
 pub mod trial;

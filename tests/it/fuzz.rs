@@ -184,8 +184,8 @@ fn written(config: &Config) -> String {
             // Said by its parts, unless it is nothing.
             "queue.keep_completed" if effective.value != "0" => continue,
             "queue.keep_completed.age" | "queue.keep_completed.bytes" if keeps_nothing => continue,
-            // A list.
-            "handlers.allow" => effective.value.replace("${", "$${"),
+            // Lists.
+            "handlers.allow" | "hardening.read" | "hardening.write" => effective.value.replace("${", "$${"),
             _ => quoted(&effective.value),
         };
         writeln!(file, "{} = {value}", effective.key).unwrap();

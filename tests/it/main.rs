@@ -22,6 +22,8 @@ mod cli;
 mod grants;
 // `sandhog handlers`: rollback, pins, and the brake lifted.
 mod handlers;
+// What a runner's process gives up at its start.
+mod hardening;
 // The Kafka queue, with a real broker.
 mod kafka;
 // Guests' own account of what they did, under kills and reloads.
@@ -58,6 +60,8 @@ mod sandbox;
 mod shutdown;
 // A file that cannot be written for a while.
 mod sick_file;
+// Who starts a runner and watches over it.
+mod supervisor;
 // What a handler keeps from one job to another.
 mod state;
 // Everything at once, at random, for as long as one says.

@@ -81,6 +81,19 @@ impl Allow {
         })
     }
 
+    /// All folders that handlers may read, and those that they may write.
+    pub fn all_folders(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let (mut read, mut write) = (Vec::new(), Vec::new());
+        for line in &self.lines {
+            match &line.what {
+                What::Read(path) => read.push(path.clone()),
+                What::Write(path) => write.push(path.clone()),
+                What::Http(_) | What::Tcp(_) | What::Variable(_) => {}
+            }
+        }
+        (read, write)
+    }
+
     fn of(&self, handler: &str) -> impl Iterator<Item = &What> {
         let is_of = move |line: &&Line| line.handler.as_deref().is_none_or(|of| of == handler);
         self.lines.iter().filter(is_of).map(|line| &line.what)

@@ -16,6 +16,7 @@ use super::http::Client;
 use super::network;
 use super::refusal::LoadError;
 use crate::grants::{self, Folder, Grants};
+use crate::hardening;
 use crate::limits::Limits;
 
 /// What one handler may do, ready for use. Cheap to clone.
@@ -50,10 +51,20 @@ fn open_folders(grants: &Grants) -> Result<WasiFilesystemCtx, LoadError> {
             let (name, path) = (name.clone(), folder.path.display().to_string());
             LoadError::Folder { name, path, reason, hint }
         };
-        let (file, real) = open(&folder.path).map_err(|error| fault(error.to_string(), None))?;
-        if !is_allowed(&real, folder) {
+        let not_allowed = |real: &Path| {
             let hint = grants::hint(&folder.handler, &format!("{what} {}", real.display()));
-            return Err(fault("it is not allowed by the operator".to_owned(), Some(hint)));
+            fault("it is not allowed by the operator".to_owned(), Some(hint))
+        };
+        let (file, real) = open(&folder.path).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => match folder.path.canonicalize() {
+                // What nobody allowed is out of the runner's own reach too, which is not why.
+                Ok(real) if !is_allowed(&real, folder) => not_allowed(&real),
+                _ => fault(error.to_string(), hardening::hint()),
+            },
+            _ => fault(error.to_string(), None),
+        })?;
+        if !is_allowed(&real, folder) {
+            return Err(not_allowed(&real));
         }
         builder.preopened_dir(entry(&file), name, perms).map_err(|error| fault(format!("{error:#}"), None))?;
     }

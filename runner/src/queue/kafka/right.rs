@@ -55,6 +55,12 @@ impl Right {
         Duration::from_millis(u64::try_from(now - last).unwrap_or(0))
     }
 
+    /// How long the consumer's thread has not turned.
+    pub(super) fn stands(&self) -> Duration {
+        let turned = u64::try_from(self.turned.load(Ordering::Acquire)).unwrap_or(0);
+        self.since.elapsed().saturating_sub(Duration::from_millis(turned))
+    }
+
     pub(super) fn gain(&self, tenure: i64) {
         self.change(|tenures| tenures.insert(tenure));
     }
@@ -66,8 +72,7 @@ impl Right {
     /// Whether a delivery may be started. From then on it counts as started: between the two is no moment in which its
     /// partition could be given up.
     pub(super) fn holds(&self, receipt: Receipt) -> bool {
-        let turned = u64::try_from(self.turned.load(Ordering::Acquire)).unwrap_or(0);
-        let stood = self.since.elapsed().saturating_sub(Duration::from_millis(turned));
+        let stood = self.stands();
         let mut handed = self.handed(receipt.record);
         let holds = stood < STANDSTILL && self.tenures.load().contains(&receipt.fence);
         if let Some(handed) = handed.get_mut(&receipt.record).filter(|_| holds) {

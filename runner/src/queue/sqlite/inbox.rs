@@ -58,6 +58,8 @@ pub(super) struct State {
     /// Runners whose lock was released.
     gone: Vec<i64>,
     asleep: bool,
+    /// When the writer took what it works on; none while it waits for work.
+    taken_at: Option<Instant>,
     /// So many settlements wake the writer, and no fewer.
     gather: usize,
 }
@@ -178,6 +180,7 @@ impl Inbox {
     /// moment for as many as `gather`.
     pub(super) fn take(&self, deadline: Option<Instant>, gather: usize) -> Work {
         let mut state = self.lock();
+        state.taken_at = None;
         state.asleep = true;
         while state.asleep && state.is_empty() {
             state = match deadline {
@@ -199,7 +202,13 @@ impl Inbox {
             state.gather = 0;
         }
         state.asleep = false;
+        state.taken_at = Some(Instant::now());
         state.take()
+    }
+
+    /// For how long the writer has been at what it took.
+    pub(super) fn stands(&self) -> Duration {
+        self.lock().taken_at.map_or(Duration::ZERO, |taken| taken.elapsed())
     }
 
     /// The writer ends: nobody may wait for it any more.
