@@ -28,7 +28,7 @@ struct Said {
 }
 
 /// The guest that reaches for whatever it is told to.
-fn reach() -> &'static [u8] {
+pub(crate) fn reach() -> &'static [u8] {
     static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
     BUILT.get_or_init(|| {
         let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
