@@ -2,7 +2,8 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
@@ -11,13 +12,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::admin;
 use crate::clock::SystemClock;
 use crate::config::{Config, Origin, Place};
 use crate::dispatch::{Dispatcher, Parts, given_up};
+use crate::events::Events;
 use crate::hardening;
+use crate::observe::Observer;
 use crate::queue::{self, Queue, State};
 use crate::registry::Registry;
 use crate::reload::Reload;
+use crate::reload::overview::Overview;
+use crate::sampler::Sampler;
 use crate::sandbox::{self, Sandbox};
 use crate::supervisor;
 
@@ -38,9 +44,7 @@ enum End {
 pub fn run(config: Config, until_empty: bool) -> Result<()> {
     let config = Arc::new(config);
     raise_open_files();
-    if config.enabled {
-        ensure_folder(&config)?;
-    }
+    ensure_folder(&config)?;
     // Before any other thread is there: each has the rules of the one that started it.
     hardening::apply(&config)?;
     let main =
@@ -55,15 +59,11 @@ pub fn run(config: Config, until_empty: bool) -> Result<()> {
         let signals = Signals::listen()?;
         tokio::spawn(supervisor::bury_orphans());
         tokio::spawn(supervisor::say_stopping(signals.drain.clone()));
+        let admin = admin::Server::start(&config)?;
         if !config.enabled {
-            tracing::info!("`enabled` is false: jobs can be enqueued and looked at, none is worked");
-            supervisor::ready("`enabled` is false: no job is worked");
-            if !until_empty {
-                signals.drain.cancelled().await;
-            }
-            return Ok(());
+            return look_on(&config, &signals, &admin, guests.handle(), until_empty).await;
         }
-        while work(&config, &signals, guests.handle(), until_empty).await? == End::SwapAppeared {
+        while work(&config, &signals, &admin, guests.handle(), until_empty).await? == End::SwapAppeared {
             tracing::warn!("swap space appeared: the runner starts anew with a sandbox that is safe with it");
         }
         Ok(())
@@ -100,6 +100,7 @@ fn ensure_folder(config: &Config) -> Result<()> {
 async fn work(
     config: &Arc<Config>,
     signals: &Signals,
+    admin: &admin::Server,
     guests: &tokio::runtime::Handle,
     until_empty: bool,
 ) -> Result<End> {
@@ -114,28 +115,19 @@ async fn work(
         guests: guests.clone(),
     })
     .context("cannot set up the sandbox")?;
-    let registry = Arc::new(ArcSwap::from_pointee(Registry::default()));
-    let dispatcher = Dispatcher::new(Parts {
-        queue: Arc::clone(&queue),
-        registry: Arc::clone(&registry),
-        slots: config.slots,
-        clock: Arc::new(SystemClock),
-        jitter: Box::new(random_jitter),
-        guests: Box::new(guests.clone()),
-        observers: Vec::new(),
-        keep_logs: config.queue.keep_logs,
-    });
-
-    let to_dispatcher = Arc::clone(&dispatcher);
+    let assembled = assemble(config, &queue, guests);
+    let Assembled { registry, dispatcher, .. } = &assembled;
+    admin.serve(assembled.runner(config, &queue, signals));
+    let to_dispatcher = Arc::clone(dispatcher);
     let changed = move || to_dispatcher.registry_changed();
-    let mut reload = Reload::new(Arc::clone(config), sandbox.clone(), queue.state(), Arc::clone(&registry), changed);
+    let mut reload = Reload::new(Arc::clone(config), sandbox.clone(), queue.state(), Arc::clone(registry), changed);
     let drain = signals.drain.child_token();
     dispatcher.expect_handlers(true);
     let ended = tokio::select! {
         biased;
         // A handler's jobs run as soon as it is loaded, whatever the others take; and who wants to stop waits for none.
         ended = dispatcher.run(&drain, &signals.stop, config.drain_timeout, until_empty) => ended,
-        () = reload.follow(|| ready(config, &dispatcher)) => unreachable!("it follows as long as it is polled"),
+        () = reload.follow(|| assembled.ready(config)) => unreachable!("it follows as long as it is polled"),
         () = drain_when_swap_appears(&sandbox, &drain) => unreachable!("it waits on when it has drained"),
     };
     reload.note_standings().await;
@@ -151,6 +143,8 @@ async fn work(
             sandbox.torn_down().await;
         }
     }
+    // Jobs could be enqueued until here.
+    admin.retire().await;
     let listed = if until_empty && ended.is_ok() { list_what_waits(queue.as_ref()).await } else { Ok(()) };
     tokio::select! {
         () = queue.close() => {}
@@ -166,6 +160,30 @@ async fn work(
     }
     tracing::info!("stopped");
     Ok(End::Done)
+}
+
+/// What works jobs, and what hears of it.
+struct Assembled {
+    registry: Arc<ArcSwap<Registry>>,
+    dispatcher: Arc<Dispatcher>,
+    loaded: Arc<AtomicBool>,
+    events: Arc<Events>,
+}
+
+fn assemble(config: &Config, queue: &Arc<dyn Queue>, guests: &tokio::runtime::Handle) -> Assembled {
+    let registry = Arc::new(ArcSwap::from_pointee(Registry::default()));
+    let events = Events::new();
+    let dispatcher = Dispatcher::new(Parts {
+        queue: Arc::clone(queue),
+        registry: Arc::clone(&registry),
+        slots: config.slots,
+        clock: Arc::new(SystemClock),
+        jitter: Box::new(random_jitter),
+        guests: Box::new(guests.clone()),
+        keep_logs: config.queue.keep_logs,
+        observers: vec![Arc::clone(&events) as Arc<dyn Observer>],
+    });
+    Assembled { registry, dispatcher, loaded: Arc::default(), events }
 }
 
 /// Opens the queue. Kafka that cannot be reached is waited for, unless a signal comes: none then.
@@ -194,13 +212,29 @@ async fn open(config: &Config, signals: &Signals) -> Result<Option<Arc<dyn Queue
     }
 }
 
-/// All handlers are loaded that lay there at the start.
-fn ready(config: &Config, dispatcher: &Dispatcher) {
-    dispatcher.expect_handlers(false);
-    let (handlers, queue) = (config.handlers.dir.display(), &config.queue.url);
-    let ready = format!("ready: handlers from `{handlers}`, jobs from `{queue}`, {} slots", config.slots);
-    tracing::info!("{ready}");
-    supervisor::ready(&ready);
+/// Works no jobs: they can be enqueued and looked at.
+async fn look_on(
+    config: &Arc<Config>,
+    signals: &Signals,
+    admin: &admin::Server,
+    guests: &tokio::runtime::Handle,
+    until_empty: bool,
+) -> Result<()> {
+    tracing::info!("`enabled` is false: jobs can be enqueued and looked at, none is worked");
+    if until_empty {
+        return Ok(());
+    }
+    let Some(queue) = open(config, signals).await? else { return Ok(()) };
+    let assembled = assemble(config, &queue, guests);
+    assembled.loaded.store(true, Ordering::Release);
+    admin.serve(assembled.runner(config, &queue, signals));
+    supervisor::ready("`enabled` is false: jobs can be enqueued and looked at, none is worked");
+    let life = AbortOnDropHandle::new(tokio::spawn(supervisor::show_life(Arc::downgrade(&queue))));
+    signals.drain.cancelled().await;
+    admin.retire().await;
+    queue.close().await;
+    drop(life);
+    Ok(())
 }
 
 /// Drains when memory can be swapped out under a sandbox that was set up for a machine where it cannot.
@@ -230,6 +264,36 @@ async fn list_what_waits(queue: &dyn Queue) -> Result<()> {
 fn random_jitter() -> f64 {
     let random = RandomState::new().build_hasher().finish();
     f64::from((random >> 32) as u32) / f64::from(u32::MAX) * 2.0 - 1.0
+}
+
+// === impl Assembled ===
+
+impl Assembled {
+    /// What the HTTP API reaches.
+    fn runner(&self, config: &Arc<Config>, queue: &Arc<dyn Queue>, signals: &Signals) -> admin::Runner {
+        admin::Runner {
+            config: Arc::clone(config),
+            queue: Arc::clone(queue),
+            registry: Arc::clone(&self.registry),
+            dispatcher: Arc::clone(&self.dispatcher),
+            drain: signals.drain.clone(),
+            loaded: Arc::clone(&self.loaded),
+            sampler: Arc::new(Sampler::new(Arc::clone(queue))),
+            events: Arc::clone(&self.events),
+            started: Instant::now(),
+            handlers: Arc::new(Overview::new(config)),
+        }
+    }
+
+    /// All handlers are loaded that lay there at the start.
+    fn ready(&self, config: &Config) {
+        self.dispatcher.expect_handlers(false);
+        self.loaded.store(true, Ordering::Release);
+        let (handlers, queue) = (config.handlers.dir.display(), &config.queue.url);
+        let ready = format!("ready: handlers from `{handlers}`, jobs from `{queue}`, {} slots", config.slots);
+        tracing::info!("{ready}");
+        supervisor::ready(&ready);
+    }
 }
 
 /// The first SIGTERM or SIGINT drains, the second stops at once.

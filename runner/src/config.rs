@@ -14,6 +14,7 @@ use crate::retry::{Backoff, Policy};
 use crate::state::Size;
 use crate::telemetry::Format;
 
+mod admin;
 mod environment;
 mod fault;
 mod hardening;
@@ -23,6 +24,7 @@ mod queue;
 mod raw;
 pub mod settings;
 
+pub use admin::{AdminConfig, Listen, Token};
 pub use environment::{Environment, Flags, variable_name};
 pub use hardening::{HardeningConfig, Wanted};
 pub use kafka::KafkaConfig;
@@ -61,6 +63,8 @@ pub struct Config {
     pub ceilings: Ceilings,
     /// The retry policy of handlers whose manifest does not say otherwise.
     pub retry: Policy,
+    /// The HTTP API.
+    pub admin: AdminConfig,
     /// The runner's own log.
     pub log: LogConfig,
     /// What a runner gives up at its start.
@@ -199,6 +203,7 @@ impl Config {
             body_bytes_max,
             ceilings: Ceilings::read(settings),
             retry: read_retry(settings, Policy::default()),
+            admin: AdminConfig::read(settings, body_bytes_max),
             log: LogConfig::read(settings),
             hardening: HardeningConfig::read(settings),
             effective: Vec::new(),
@@ -229,6 +234,7 @@ impl Config {
             format!("`{}` has no letter or digit to name a topic after", self.application_name)
         });
         self.queue.kafka.check(settings);
+        self.admin.check(settings);
         let level = &self.log.level;
         settings.require("log.level", tracing_subscriber::EnvFilter::try_new(level).is_ok(), || {
             format!("`{level}` is no filter: write a level like `info`, or directives like `info,sandhog::queue=debug`")

@@ -112,7 +112,6 @@ impl Dispatcher {
     }
 
     /// How many jobs are booked as running, and as received and not settled.
-    #[cfg(test)]
     pub(crate) fn booked(&self) -> (u32, u32) {
         let backlog = self.backlog();
         (backlog.running(), backlog.in_flight())

@@ -2,6 +2,8 @@
 //!
 //! `ARCHITECTURE.md` tells the life of one job; the modules stand here in the order in which it meets them.
 
+pub mod activity;
+pub mod admin;
 pub mod app;
 pub(crate) mod bench;
 pub(crate) mod build;
@@ -10,6 +12,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
+pub mod events;
 pub mod follow_up;
 #[cfg(test)]
 #[path = "../../tests/fuzz.rs"]
@@ -30,6 +33,7 @@ pub mod registry;
 pub mod reload;
 pub mod report;
 pub mod retry;
+pub mod sampler;
 pub mod sandbox;
 #[cfg(test)]
 mod simulation;

@@ -50,9 +50,10 @@ pub struct RetryRequest {
 }
 
 /// Why an attempt failed, or a job ended as a dead letter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Failure {
     /// The class of it.
+    #[schema(value_type = String, example = "timeout")]
     pub kind: Kind,
     /// The same for people, at most [`MESSAGE_CHARS_MAX`] characters.
     pub message: String,

@@ -192,7 +192,7 @@ pub enum NewJob {
 }
 
 /// What became of a [`NewJob`].
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Enqueued {
     /// The job's id.
     pub id: String,
@@ -201,7 +201,7 @@ pub struct Enqueued {
 }
 
 /// How people see where a job stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Waits for a slot.
@@ -261,7 +261,7 @@ pub struct Departed {
 }
 
 /// How many jobs there are.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Stats {
     /// By type and state; a type of none are the malformed among the dead, and elsewhere those of whom it is not known.
     pub counts: Vec<Count>,
@@ -282,7 +282,7 @@ pub struct Stats {
 }
 
 /// A job of a Kafka queue that cannot be settled, and with it all that its partition commits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Blocked {
     /// The topic.
     pub topic: String,
@@ -297,7 +297,7 @@ pub struct Blocked {
 }
 
 /// Jobs of one type in one state.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Count {
     /// The type; none for malformed ones.
     pub job_type: Option<String>,

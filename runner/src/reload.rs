@@ -30,6 +30,7 @@ pub(crate) mod folder;
 pub(crate) mod history;
 mod known;
 mod load;
+pub(crate) mod overview;
 pub(crate) mod record;
 
 /// Loads what lies in a folder, and again when it changes.

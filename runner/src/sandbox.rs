@@ -119,7 +119,7 @@ pub struct Attempt {
 pub const KEPT_LINES_BYTES_MAX: usize = 64 << 10;
 
 /// Where a guest's line comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// The contract's `log`.
@@ -131,7 +131,7 @@ pub enum Source {
 }
 
 /// How grave a guest's line is. Lines of stdout are `Info`, lines of stderr `Warn`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
     /// Every step.

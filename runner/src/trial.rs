@@ -12,7 +12,7 @@ pub const FAILURES_MAX: u32 = 20;
 
 /// What is known of a generation by its attempts. It only ever rises, in this order, so that whatever runners and people
 /// say of a generation at the same time can be put together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Standing {
     /// Nothing yet: if any attempts ended, they failed.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, Place};
+use crate::config::{Config, Listen, Place};
 
 /// What names, addresses, certificates, time zones and libraries are looked up in. Single files of these would not do: whoever
 /// writes `/etc/resolv.conf` puts a new one in its place, which would be out of reach.
@@ -57,6 +57,11 @@ impl Paths {
             Place::Kafka(_) => paths.read.extend(files_of_kafka(config)),
         }
         paths.read.push(config.handlers.dir.clone());
+        paths.read.extend(config.admin.token_file.as_deref().map(folder_of));
+        paths.write.extend(config.admin.listen.iter().filter_map(|listen| match listen {
+            Listen::Unix(socket) => Some(folder_of(socket)),
+            Listen::Tcp(_) => None,
+        }));
         let (read, write) = config.handlers.allow.all_folders();
         paths.read.extend(read);
         paths.write.extend(write);

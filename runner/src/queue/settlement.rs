@@ -25,7 +25,7 @@ pub struct Settlement {
 }
 
 /// What is kept of an attempt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct AttemptRecord {
     /// Which start it was, from 1.
     pub number: u32,
@@ -37,6 +37,7 @@ pub struct AttemptRecord {
     /// The most memory it had, in bytes.
     pub memory_peak_bytes: u64,
     /// The generation of the handler that ran it.
+    #[schema(value_type = String)]
     pub generation: Generation,
     /// Why it failed; none if it did not.
     pub failure: Option<Failure>,

@@ -14,7 +14,7 @@ use crate::outcome::Failure;
 use crate::sandbox::{Level, Source};
 
 /// One line of a list of jobs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Listed {
     /// Its id.
     pub id: String,
@@ -43,6 +43,7 @@ pub struct Listed {
     #[serde(rename = "ended_at_ms")]
     pub ended_at: Option<UnixMs>,
     /// The generation of the handler that ran it last.
+    #[schema(value_type = Option<String>)]
     pub generation: Option<Generation>,
     /// Why it was buried, or why its last attempt failed.
     pub failure: Option<Failure>,
@@ -54,7 +55,7 @@ pub struct Listed {
 }
 
 /// All that is known of a job.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Shown {
     /// What a list shows.
     #[serde(flatten)]
@@ -66,6 +67,7 @@ pub struct Shown {
     #[serde(skip)]
     pub changed_body: Option<String>,
     /// The handler's result, as JSON.
+    #[schema(value_type = Option<Value>)]
     pub result: Option<Box<serde_json::value::RawValue>>,
     /// Where it came from.
     pub source: JobSource,
@@ -82,7 +84,7 @@ pub struct Shown {
 }
 
 /// What is kept of what the guest said in one attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct AttemptLines {
     /// Which start it was.
     pub attempt: u32,
@@ -93,7 +95,7 @@ pub struct AttemptLines {
 }
 
 /// One line of a guest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LogLine {
     /// When, since the attempt's start.
     pub at_ms: u64,
@@ -106,7 +108,7 @@ pub struct LogLine {
 }
 
 /// Where a job came from.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct JobSource {
     /// The queue; on Kafka the topic.
     pub queue: String,

@@ -129,6 +129,16 @@ impl History {
         (pair.generation() == *generation).then_some(pair)
     }
 
+    /// The manifest of this generation, which may be empty; none if nothing is kept of it. Its digest is not looked at.
+    pub(crate) fn manifest(&self, generation: &Generation) -> Option<String> {
+        match fs::read_to_string(self.dir.join(format!("{generation}.toml"))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.dir.join(format!("{generation}.wasm")).exists().then(String::new)
+            }
+            manifest => manifest.ok(),
+        }
+    }
+
     /// Forgets the handler `name`, whose file was deleted.
     pub(crate) fn forget(&self, name: &str) -> Result<(), HistoryError> {
         let _lock = self.lock()?;

@@ -29,8 +29,9 @@ pub(crate) struct Record {
 }
 
 /// A generation that was served. Its pair is kept by its name.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Kept {
+    #[schema(value_type = String)]
     pub(crate) generation: Generation,
     pub(crate) first_served_at_ms: UnixMs,
     pub(crate) job_types: Vec<String>,

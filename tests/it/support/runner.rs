@@ -275,6 +275,8 @@ impl TestRunner {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SANDHOG_")) {
             command.env_remove(name);
         }
+        // Many runners are there at one time: each has a port of its own.
+        command.env("SANDHOG_ADMIN__LISTEN", "127.0.0.1:0");
         command
     }
 
