@@ -253,10 +253,12 @@ async fn look_on(
     let assembled = assemble(config, &queue, guests, None);
     assembled.loaded.store(true, Ordering::Release);
     admin.serve(assembled.runner(config, &queue, signals));
-    supervisor::ready("`enabled` is false: no job is worked");
+    supervisor::ready("`enabled` is false: jobs can be enqueued and looked at, none is worked");
+    let life = AbortOnDropHandle::new(tokio::spawn(supervisor::show_life(Arc::downgrade(&queue))));
     signals.drain.cancelled().await;
     admin.retire().await;
     queue.close().await;
+    drop(life);
     Ok(())
 }
 
