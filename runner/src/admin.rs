@@ -19,10 +19,14 @@ use crate::activity::Activity;
 use crate::config::{Config, Token};
 use crate::dispatch::Dispatcher;
 use crate::events::Events;
+use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::registry::Registry;
 use crate::reload::overview::Overview;
+use crate::reload::tally::Tally;
 use crate::sampler::Sampler;
+use crate::sandbox::Sandbox;
+use crate::traces::Traces;
 
 mod activity;
 mod connection;
@@ -36,6 +40,7 @@ mod handlers;
 mod health;
 mod jobs;
 pub(crate) mod listen;
+mod metrics;
 mod openapi;
 mod page;
 mod parameters;
@@ -70,6 +75,14 @@ pub struct Runner {
     pub events: Arc<Events>,
     /// What it did in the last hour.
     pub activity: Arc<Activity>,
+    /// What is counted of them.
+    pub metrics: Arc<Metrics>,
+    /// What makes spans of its attempts, if anything does.
+    pub traces: Option<Arc<Traces>>,
+    /// Where they run; nowhere, where none is worked.
+    pub sandbox: Option<Sandbox>,
+    /// What loading its handlers came to.
+    pub loads: Option<Arc<Tally>>,
     /// When it was started.
     pub started: Instant,
     /// The handlers as people see them.

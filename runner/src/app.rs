@@ -125,12 +125,16 @@ async fn work(
         tracing::warn!("{error}: the runner goes on without traces");
         None
     });
-    let assembled = assemble(config, &queue, guests, traces.clone());
+    let assembled = assemble(config, &queue, guests, traces);
     let Assembled { registry, dispatcher, .. } = &assembled;
-    admin.serve(assembled.runner(config, &queue, signals));
     let to_dispatcher = Arc::clone(dispatcher);
     let changed = move || to_dispatcher.registry_changed();
     let mut reload = Reload::new(Arc::clone(config), sandbox.clone(), queue.state(), Arc::clone(registry), changed);
+    admin.serve(admin::Runner {
+        sandbox: Some(sandbox.clone()),
+        loads: Some(reload.tally()),
+        ..assembled.runner(config, &queue, signals)
+    });
     let drain = signals.drain.child_token();
     dispatcher.expect_handlers(true);
     let ended = tokio::select! {
@@ -156,7 +160,7 @@ async fn work(
     }
     // Jobs could be enqueued until here.
     admin.retire().await;
-    if let Some(traces) = traces {
+    if let Some(traces) = &assembled.traces {
         traces.close(SPANS_PATIENCE.min(config.drain_timeout)).await;
     }
     let listed = if until_empty && ended.is_ok() { list_what_waits(queue.as_ref()).await } else { Ok(()) };
@@ -184,6 +188,8 @@ struct Assembled {
     events: Arc<Events>,
     activity: Arc<Activity>,
     sampler: Arc<Sampler>,
+    metrics: Arc<Metrics>,
+    traces: Option<Arc<Traces>>,
 }
 
 fn assemble(
@@ -204,11 +210,15 @@ fn assemble(
         jitter: Box::new(random_jitter),
         guests: Box::new(guests.clone()),
         keep_logs: config.queue.keep_logs,
-        observers: vec![Arc::clone(&events) as Arc<dyn Observer>, Arc::clone(&activity) as _, metrics],
-        traces,
+        observers: vec![
+            Arc::clone(&events) as Arc<dyn Observer>,
+            Arc::clone(&activity) as _,
+            Arc::clone(&metrics) as _,
+        ],
+        traces: traces.clone(),
     });
     let sampler = Arc::new(Sampler::new(Arc::clone(queue)));
-    Assembled { registry, dispatcher, loaded: Arc::default(), events, activity, sampler }
+    Assembled { registry, dispatcher, loaded: Arc::default(), events, activity, sampler, metrics, traces }
 }
 
 /// Opens the queue. Kafka that cannot be reached is waited for, unless a signal comes: none then.
@@ -253,10 +263,12 @@ async fn look_on(
     let assembled = assemble(config, &queue, guests, None);
     assembled.loaded.store(true, Ordering::Release);
     admin.serve(assembled.runner(config, &queue, signals));
-    supervisor::ready("`enabled` is false: no job is worked");
+    supervisor::ready("`enabled` is false: jobs can be enqueued and looked at, none is worked");
+    let life = AbortOnDropHandle::new(tokio::spawn(supervisor::show_life(Arc::downgrade(&queue))));
     signals.drain.cancelled().await;
     admin.retire().await;
     queue.close().await;
+    drop(life);
     Ok(())
 }
 
@@ -304,6 +316,10 @@ impl Assembled {
             sampler: Arc::clone(&self.sampler),
             events: Arc::clone(&self.events),
             activity: Arc::clone(&self.activity),
+            metrics: Arc::clone(&self.metrics),
+            traces: self.traces.clone(),
+            sandbox: None,
+            loads: None,
             started: Instant::now(),
             handlers: Arc::new(Overview::new(config)),
             room: admin::Room::default(),

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::guests;
 
-mod https;
+pub(crate) mod https;
 mod network;
 
 /// A handler in a folder of its own, run by the real program without a queue.
@@ -28,7 +28,7 @@ struct Said {
 }
 
 /// The guest that reaches for whatever it is told to.
-fn reach() -> &'static [u8] {
+pub(crate) fn reach() -> &'static [u8] {
     static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
     BUILT.get_or_init(|| {
         let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));

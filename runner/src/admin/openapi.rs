@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::ApiError;
-use super::{Runner, activity, dead, enqueue, events, follow_ups, handlers, health, jobs, page, stats, wait};
+use super::{Runner, activity, dead, enqueue, events, follow_ups, handlers, health, jobs, metrics, page, stats, wait};
 
 /// What the document says beside the routes.
 #[derive(OpenApi)]
@@ -41,8 +41,9 @@ pub(super) fn routes(runner: Arc<Runner>) -> Router {
                 ([(axum::http::header::CONTENT_TYPE, "application/json")], document.clone())
             }),
         )
-        .merge(page::routes())
         // The page and the metrics have no part in the document.
+        .merge(page::routes())
+        .route("/metrics", axum::routing::get(metrics::metrics))
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "no-such-route", "there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method-refused", "this path does not take this method")
