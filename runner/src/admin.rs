@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::connection::Connections;
 use self::guard::Guard;
 use self::listen::Door;
 use self::site::{Served, Site};
+use self::upload::Uploads;
 use crate::config::{Config, Token};
 use crate::dispatch::Dispatcher;
 use crate::events::Events;
@@ -22,6 +24,7 @@ use crate::reload::overview::Overview;
 use crate::sampler::Sampler;
 
 mod connection;
+mod dead;
 mod enqueue;
 mod error;
 mod events;
@@ -34,9 +37,14 @@ mod openapi;
 mod parameters;
 mod site;
 mod stats;
+mod upload;
+mod wait;
 
 /// How long requests that are being answered may go on when the runner ends.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many looks at the queue go on at one time. On Kafka each may read a million records.
+const LOOKS_MAX: usize = 8;
 
 /// What the API can reach of a runner.
 pub struct Runner {
@@ -60,6 +68,17 @@ pub struct Runner {
     pub started: Instant,
     /// The handlers as people see them.
     pub(crate) handlers: Arc<Overview>,
+    /// Room for what is large.
+    pub room: Room,
+}
+
+/// How much of what is large goes on at one time.
+#[derive(Debug)]
+pub struct Room {
+    /// Bodies that are being read.
+    uploads: Uploads,
+    /// Looks at the queue for which it may have much to read.
+    looks: Semaphore,
 }
 
 /// The API's thread. Dropped, it ends, and with it all connections.
@@ -171,6 +190,14 @@ fn read_token(path: &Path) -> Result<Token, StartError> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| StartError::TokenFile { file: file.clone(), error })?;
     Token::new(text.trim_end().to_owned()).map_err(|fault| StartError::Token { file, fault })
+}
+
+// === impl Room ===
+
+impl Default for Room {
+    fn default() -> Room {
+        Room { uploads: Uploads::new(), looks: Semaphore::new(LOOKS_MAX) }
+    }
 }
 
 // === impl Runner ===

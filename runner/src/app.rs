@@ -18,6 +18,7 @@ use crate::config::{Config, Origin, Place};
 use crate::dispatch::{Dispatcher, Parts, given_up};
 use crate::events::Events;
 use crate::hardening;
+use crate::metrics::Metrics;
 use crate::observe::Observer;
 use crate::queue::{self, Queue, State};
 use crate::registry::Registry;
@@ -26,6 +27,10 @@ use crate::reload::overview::Overview;
 use crate::sampler::Sampler;
 use crate::sandbox::{self, Sandbox};
 use crate::supervisor;
+use crate::traces::Traces;
+
+/// How long a runner that stops waits for the last spans to be sent.
+const SPANS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why a runner ended.
 #[derive(Debug, PartialEq)]
@@ -115,7 +120,11 @@ async fn work(
         guests: guests.clone(),
     })
     .context("cannot set up the sandbox")?;
-    let assembled = assemble(config, &queue, guests);
+    let traces = Traces::start(&config.traces).unwrap_or_else(|error| {
+        tracing::warn!("{error}: the runner goes on without traces");
+        None
+    });
+    let assembled = assemble(config, &queue, guests, traces.clone());
     let Assembled { registry, dispatcher, .. } = &assembled;
     admin.serve(assembled.runner(config, &queue, signals));
     let to_dispatcher = Arc::clone(dispatcher);
@@ -145,6 +154,9 @@ async fn work(
     }
     // Jobs could be enqueued until here.
     admin.retire().await;
+    if let Some(traces) = traces {
+        traces.close(SPANS_PATIENCE.min(config.drain_timeout)).await;
+    }
     let listed = if until_empty && ended.is_ok() { list_what_waits(queue.as_ref()).await } else { Ok(()) };
     tokio::select! {
         () = queue.close() => {}
@@ -170,8 +182,14 @@ struct Assembled {
     events: Arc<Events>,
 }
 
-fn assemble(config: &Config, queue: &Arc<dyn Queue>, guests: &tokio::runtime::Handle) -> Assembled {
+fn assemble(
+    config: &Config,
+    queue: &Arc<dyn Queue>,
+    guests: &tokio::runtime::Handle,
+    traces: Option<Arc<Traces>>,
+) -> Assembled {
     let registry = Arc::new(ArcSwap::from_pointee(Registry::default()));
+    let metrics = Arc::new(Metrics::new(Arc::clone(&registry), guests.metrics().num_workers()));
     let events = Events::new();
     let dispatcher = Dispatcher::new(Parts {
         queue: Arc::clone(queue),
@@ -181,7 +199,8 @@ fn assemble(config: &Config, queue: &Arc<dyn Queue>, guests: &tokio::runtime::Ha
         jitter: Box::new(random_jitter),
         guests: Box::new(guests.clone()),
         keep_logs: config.queue.keep_logs,
-        observers: vec![Arc::clone(&events) as Arc<dyn Observer>],
+        observers: vec![Arc::clone(&events) as Arc<dyn Observer>, metrics],
+        traces,
     });
     Assembled { registry, dispatcher, loaded: Arc::default(), events }
 }
@@ -225,7 +244,7 @@ async fn look_on(
         return Ok(());
     }
     let Some(queue) = open(config, signals).await? else { return Ok(()) };
-    let assembled = assemble(config, &queue, guests);
+    let assembled = assemble(config, &queue, guests, None);
     assembled.loaded.store(true, Ordering::Release);
     admin.serve(assembled.runner(config, &queue, signals));
     supervisor::ready("`enabled` is false: jobs can be enqueued and looked at, none is worked");
@@ -282,6 +301,7 @@ impl Assembled {
             events: Arc::clone(&self.events),
             started: Instant::now(),
             handlers: Arc::new(Overview::new(config)),
+            room: admin::Room::default(),
         }
     }
 

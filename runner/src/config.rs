@@ -23,6 +23,7 @@ pub mod quantity;
 mod queue;
 mod raw;
 pub mod settings;
+mod traces;
 
 pub use admin::{AdminConfig, Listen, Token};
 pub use environment::{Environment, Flags, variable_name};
@@ -30,6 +31,7 @@ pub use hardening::{HardeningConfig, Wanted};
 pub use kafka::KafkaConfig;
 pub use queue::{Place, QueueConfig};
 pub use settings::{Effective, Fault, Faults as ConfigErrors, Origin};
+pub use traces::{Sampler, TracesConfig};
 
 use settings::Settings;
 
@@ -65,6 +67,8 @@ pub struct Config {
     pub retry: Policy,
     /// The HTTP API.
     pub admin: AdminConfig,
+    /// Where spans of attempts are sent.
+    pub traces: TracesConfig,
     /// The runner's own log.
     pub log: LogConfig,
     /// What a runner gives up at its start.
@@ -192,7 +196,6 @@ impl Config {
         let reports = settings.text_if_any("failures.job_type").map(|job_type| Reports { job_type, body_bytes_max });
         Config {
             enabled,
-            application_name,
             slots,
             drain_timeout,
             state_dir: state_dir.into(),
@@ -204,8 +207,10 @@ impl Config {
             ceilings: Ceilings::read(settings),
             retry: read_retry(settings, Policy::default()),
             admin: AdminConfig::read(settings, body_bytes_max),
-            log: LogConfig::read(settings),
             hardening: HardeningConfig::read(settings),
+            traces: TracesConfig::read(settings, &application_name),
+            log: LogConfig::read(settings),
+            application_name,
             effective: Vec::new(),
         }
     }
@@ -235,6 +240,7 @@ impl Config {
         });
         self.queue.kafka.check(settings);
         self.admin.check(settings);
+        self.traces.check(settings);
         let level = &self.log.level;
         settings.require("log.level", tracing_subscriber::EnvFilter::try_new(level).is_ok(), || {
             format!("`{level}` is no filter: write a level like `info`, or directives like `info,sandhog::queue=debug`")

@@ -27,6 +27,7 @@ use crate::queue::{AttemptRecord, Delivery, Demand, KeepLogs, Queue, QueueError,
 use crate::registry::Registry;
 use crate::retry;
 use crate::sandbox::Attempt;
+use crate::traces::{self, Traces};
 use crate::trial::Standing;
 
 mod backlog;
@@ -54,6 +55,8 @@ pub struct Parts {
     pub observers: Vec<Arc<dyn Observer>>,
     /// Of which attempts the lines are kept.
     pub keep_logs: KeepLogs,
+    /// What makes spans of them, if anything does.
+    pub traces: Option<Arc<Traces>>,
 }
 
 /// What slots and settlements run on: a runtime; in a simulation, what stands for one.
@@ -111,8 +114,8 @@ impl Dispatcher {
         self.changed.notify_one();
     }
 
-    /// How many jobs are booked as running, and as received and not settled.
-    pub(crate) fn booked(&self) -> (u32, u32) {
+    /// How many jobs are running, and how many are received and not settled.
+    pub fn booked(&self) -> (u32, u32) {
         let backlog = self.backlog();
         (backlog.running(), backlog.in_flight())
     }
@@ -159,7 +162,7 @@ impl Dispatcher {
                 let waited = self.backlog().remove(receipt);
                 if let Some(delivery) = waited {
                     let failure = Failure::new(Kind::Cancelled, "cancelled before it was started");
-                    self.settle(delivery, Settlement::new(Disposition::Bury(failure), None), None);
+                    self.settle(delivery, Settlement::new(Disposition::Bury(failure), None), None, None);
                     self.changed.notify_one();
                 }
             }
@@ -181,6 +184,7 @@ impl Dispatcher {
     }
 
     fn take_in(self: &Arc<Dispatcher>, deliveries: Vec<Delivery>) {
+        self.observe(|observer| observer.received(deliveries.len()));
         let mut unserved = Vec::new();
         {
             let mut backlog = self.backlog();
@@ -195,7 +199,7 @@ impl Dispatcher {
         }
         self.ready.notify_one();
         for delivery in unserved {
-            self.settle(delivery, Settlement::new(Disposition::Park, None), None);
+            self.settle(delivery, Settlement::new(Disposition::Park, None), None, None);
         }
     }
 
@@ -262,7 +266,7 @@ impl Dispatcher {
         let registry = self.parts.registry.load();
         let Some(handler) = registry.get(&delivery.job.job_type).filter(|handler| !handler.is_paused()) else {
             over.after(None);
-            return self.settle(delivery, Settlement::new(Disposition::Park, None), Some(turn));
+            return self.settle(delivery, Settlement::new(Disposition::Park, None), Some(turn), None);
         };
         if !delivery.is_held() {
             // Dropped, it is put back, unless another runner has taken it over; and `over` gives its turn back.
@@ -272,12 +276,16 @@ impl Dispatcher {
         let started_at = self.parts.clock.now();
         self.observe(|observer| observer.started(handler, &delivery.job));
         let stop = slot.start(&delivery);
+        let traced = self.parts.traces.as_ref().map(|traces| traces.attempt(&delivery.job));
+        let span = traced.as_ref().map(|traced| traced.context);
+        let job = traced.as_ref().map_or(&delivery.job, |traced| &traced.job);
         let Attempt { outcome, duration, memory_peak_bytes, lines, follow_ups, state, denied, .. } =
-            handler.run(&delivery.job, &stop).await;
+            handler.run(job, &stop).await;
         let outcome = slot.end(stop, &self.stop, outcome);
         drop(executing);
         let end = End { outcome: &outcome, duration, memory_peak_bytes, denied };
         self.observe(|observer| observer.ended(handler, &delivery.job, &end));
+        let traced = traced.map(|traced| traced.ended(handler, &end));
         let standing = handler.attempted(&outcome);
         if standing == Some(Standing::Braked) {
             log::brake(handler, &outcome);
@@ -295,6 +303,9 @@ impl Dispatcher {
         let now = self.parts.clock.now();
         let follow_ups = follow_ups.into_jobs(now);
         let disposition = retry::decide(&handler.retry, &delivery.job, outcome, started_at, now, &self.parts.jitter);
+        if let Some(traced) = traced {
+            traced.decided(&disposition);
+        }
         let attempt = (disposition != Disposition::Park).then(|| AttemptRecord {
             number: delivery.job.attempt,
             started_at,
@@ -303,12 +314,18 @@ impl Dispatcher {
             generation: handler.generation.clone(),
             failure,
         });
-        self.settle(delivery, Settlement { disposition, attempt, follow_ups, state, lines }, Some(turn));
+        self.settle(delivery, Settlement { disposition, attempt, follow_ups, state, lines }, Some(turn), span);
     }
 
     /// Settles a delivery, without holding up the slot that ran it until that is durable.
-    fn settle(self: &Arc<Dispatcher>, delivery: Delivery, settlement: Settlement, turn: Option<Turn>) {
-        log::settlement(&delivery, &settlement);
+    fn settle(
+        self: &Arc<Dispatcher>,
+        delivery: Delivery,
+        settlement: Settlement,
+        turn: Option<Turn>,
+        span: Option<traces::Context>,
+    ) {
+        log::settlement(&delivery.job, &settlement.disposition, span);
         let job = Arc::clone(&delivery.job);
         let (dispatcher, under_way) = (Arc::clone(self), self.settling.token());
         let fate = Fate::of(&settlement.disposition);

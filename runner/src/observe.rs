@@ -10,6 +10,9 @@ use crate::queue::Settled;
 /// Is told of attempts and settlements, on the job path: no call may block, and all of them together are to cost a job less
 /// than a microsecond.
 pub trait Observer: Send + Sync + 'static {
+    /// The queue handed over so many jobs.
+    fn received(&self, _jobs: usize) {}
+
     /// An attempt starts.
     fn started(&self, _handler: &Handler, _job: &Job) {}
 

@@ -135,6 +135,19 @@ pub enum RetryAfter {
 // === impl Outcome ===
 
 impl Outcome {
+    /// How it is written in metrics and traces.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Outcome::Complete { .. } => "completed",
+            Outcome::Retry(_) => "retried",
+            Outcome::Reject { .. } => "rejected",
+            Outcome::Failed(_) => "failed",
+            Outcome::Interrupted { .. } => "interrupted",
+            Outcome::Cancelled => "cancelled",
+            Outcome::NotReady { .. } => "not-ready",
+        }
+    }
+
     /// Whether what the attempt asked for beside it comes to be: where it answered, whatever that was. Failed or broken off,
     /// it may be made again, and would ask twice.
     pub fn is_answer(&self) -> bool {

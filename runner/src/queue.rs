@@ -66,8 +66,8 @@ pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
 
     /// Sends the dead letters that pass `filter` back, as they were enqueued, with no failures and a new clock; answers
     /// which. Malformed ones stay: asked for by id they are an error, else they are passed over. So are those that were
-    /// requeued [`REQUEUES_MAX`] times, unless they are asked for by id.
-    fn requeue_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>>;
+    /// requeued [`REQUEUES_MAX`] times, unless it is forced.
+    fn requeue_dead(&self, filter: Filter, how: Requeue) -> Answer<'_, Result<Requeued, QueueError>>;
 
     /// Deletes the dead letters that pass `filter`, for good; answers which.
     fn delete_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>>;
@@ -253,7 +253,7 @@ pub enum Cancelled {
 }
 
 /// What is remembered of a job that ended and is no longer kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Departed {
     /// When it ended, if that is known.
     #[serde(rename = "ended_at_ms")]
@@ -321,9 +321,27 @@ pub struct QueueError {
     pub unsupported: bool,
 }
 
-/// A dead letter that was requeued so often goes back only by its id: what requeues by type or kind every hour must not keep
-/// a hopeless job going for ever.
-pub const REQUEUES_MAX: u32 = 10;
+/// How dead letters are requeued.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Requeue {
+    /// Nothing is changed; only what would be is said.
+    pub dry_run: bool,
+    /// Those go back too that died again after [`REQUEUES_MAX`] requeues.
+    pub force: bool,
+}
+
+/// What became of dead letters that were to be requeued.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Requeued {
+    /// Those that went back, or would.
+    pub letters: Vec<Listed>,
+    /// How many stay, since they were requeued [`REQUEUES_MAX`] times already.
+    pub stay: usize,
+}
+
+/// A dead letter that was requeued so often, and died each time, goes back only by force: what requeues all there is every
+/// hour must not keep a hopeless job going for ever.
+pub const REQUEUES_MAX: u32 = 3;
 
 /// How long completed jobs are kept, and how much.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -415,17 +433,6 @@ impl State {
             State::Completed => "completed",
         }
     }
-}
-
-/// Says that so many dead letters stay because of [`REQUEUES_MAX`].
-fn say_passed_over(letters: usize) {
-    if letters == 0 {
-        return;
-    }
-    tracing::warn!(
-        letters,
-        "{letters} dead letters stay: requeued {REQUEUES_MAX} times already, they go back only by id"
-    );
 }
 
 // === impl QueueError ===

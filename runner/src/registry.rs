@@ -62,6 +62,11 @@ impl Registry {
         self.by_type.get(job_type).or(self.others.as_ref())
     }
 
+    /// Whether a handler claims it by name.
+    pub fn claims(&self, job_type: &str) -> bool {
+        self.by_type.contains_key(job_type)
+    }
+
     /// The types that are claimed by name, and their handlers.
     pub fn types(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Handler>)> {
         self.by_type.iter()

@@ -17,6 +17,7 @@ use self::history::{History, HistoryError};
 use self::known::{Coming, Known, Step};
 use self::load::{Load, Loaded, Loader, Source};
 use self::record::Refused;
+use self::tally::Tally;
 use crate::config::Config;
 use crate::generation::Generation;
 use crate::handler::Handler;
@@ -32,6 +33,7 @@ mod known;
 mod load;
 pub(crate) mod overview;
 pub(crate) mod record;
+pub mod tally;
 
 /// Loads what lies in a folder, and again when it changes.
 pub struct Reload {
@@ -66,7 +68,7 @@ impl Reload {
         let history = History::new(&config.state_dir, &config.handlers.dir);
         let decided = Arc::new(Notify::new());
         Reload {
-            loader: Arc::new(Loader { folder, history, config, sandbox, state, decided }),
+            loader: Arc::new(Loader { folder, history, config, sandbox, state, decided, tally: Arc::default() }),
             registry,
             handlers: BTreeMap::new(),
             conflicts: Vec::new(),
@@ -77,6 +79,11 @@ impl Reload {
             starting: BTreeSet::new(),
             on_change: Box::new(on_change),
         }
+    }
+
+    /// What loading comes to, as it goes on.
+    pub fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.loader.tally)
     }
 
     /// Loads what is there, as it is, calls `ready` when all of that is done, and follows the folder for as long as it is
@@ -91,6 +98,8 @@ impl Reload {
         let mut look_again = self.pass(true).await;
         let mut ready = Some(ready);
         loop {
+            let refused = self.handlers.values().filter(|known| known.fault.is_some()).count();
+            self.loader.tally.are_refused(refused + self.conflicts.len());
             if self.starting.is_empty()
                 && let Some(ready) = ready.take()
             {

@@ -91,6 +91,17 @@ pub struct Component {
     state: Option<HandlerState>,
 }
 
+/// How full the sandbox's pools are, together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Instances of attempts.
+    pub busy: u32,
+    /// Instances that wait for their next job.
+    pub waiting: u32,
+    /// How many of both there is room for; 0 where there was no room for a pool, and instances are made on demand.
+    pub size: u32,
+}
+
 /// How one attempt went.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
@@ -206,6 +217,11 @@ impl Sandbox {
             Ok(prepared) => Inspection { facts: prepared.facts, error: None },
             Err(error) => Inspection { facts, error: Some(error) },
         }
+    }
+
+    /// How full its pools are.
+    pub fn occupancy(&self) -> Occupancy {
+        self.shared.occupancy()
     }
 
     /// Waits until the instances of all components that are gone are torn down.

@@ -15,6 +15,7 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use crate::generation::Generation;
 use crate::job::Job;
 use crate::sandbox::{GuestLog, Level, Source};
+use crate::traces::Context;
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +98,7 @@ impl HandlerLog {
 
 impl GuestLog for HandlerLog {
     fn line(&self, job: Option<&Job>, source: Source, level: Level, line: &str) {
+        let span = job.and_then(|job| Context::of(&job.metadata));
         // The level of an event is part of its call site, hence one for each.
         macro_rules! event {
             ($level:ident) => {
@@ -105,6 +107,7 @@ impl GuestLog for HandlerLog {
                     tracing::Level::$level,
                     job.id = job.map(|job| display(&job.id)), job.type = job.map(|job| display(&job.job_type)),
                     attempt = job.map(|job| job.attempt),
+                    trace_id = span.map(|span| display(span.trace_id())), span_id = span.map(|span| display(span.span_id())),
                     handler.generation = %self.generation, source = source.as_str(),
                     "{line}"
                 )

@@ -13,7 +13,8 @@ use sandhog::clock::{Clock, SystemClock, UnixMs};
 use sandhog::generation::Generation;
 use sandhog::outcome::{Disposition, Failure, Kind, RetryAfter};
 use sandhog::queue::{
-    AttemptRecord, Delivery, Demand, Enqueued, Filter, NewJob, Queue, REQUEUES_MAX, Settled, Settlement, Shown, State,
+    AttemptRecord, Delivery, Demand, Enqueued, Filter, NewJob, Queue, REQUEUES_MAX, Requeue, Settled, Settlement,
+    Shown, State,
 };
 
 use crate::eventually;
@@ -43,7 +44,7 @@ pub(crate) async fn exercise<F: Future<Output = Arc<dyn Queue>>>(make: impl Fn()
     claim("released job counts only if started", Box::pin(released_job_counts_only_if_started(make().await))).await;
     claim("buried job is a dead letter", Box::pin(buried_job_is_a_dead_letter(make().await))).await;
     claim("requeued dead letter runs again", Box::pin(requeued_dead_letter_runs_again(make().await))).await;
-    claim("hopeless job goes back by its id alone", Box::pin(hopeless_job_goes_back_by_its_id(make().await))).await;
+    claim("hopeless job goes back by its id alone", Box::pin(hopeless_job_goes_back_by_force(make().await))).await;
     claim("list comes in pages", Box::pin(looking::list_comes_in_pages(make().await))).await;
     let said = looking::dead_letter_has_what_the_guest_said(make().await);
     claim("dead letter has what the guest said", Box::pin(said)).await;
@@ -296,10 +297,13 @@ async fn requeued_dead_letter_runs_again(queue: Arc<dyn Queue>) {
         settle(&*queue, delivery, Settlement::new(Disposition::Bury(failure), Some(record))).await;
     }
     let only = Filter { ids: vec![id.clone()], ..Filter::default() };
-    assert_eq!(queue.requeue_dead(only.clone(), true).await.unwrap().len(), 1);
+    assert_eq!(
+        queue.requeue_dead(only.clone(), Requeue { dry_run: true, ..Requeue::default() }).await.unwrap().letters.len(),
+        1
+    );
     assert_eq!(counted(&*queue, State::Dead).await, 2, "a dry run changes nothing");
-    assert_eq!(queue.requeue_dead(only.clone(), false).await.unwrap().len(), 1);
-    assert_eq!(queue.requeue_dead(only, false).await.unwrap().len(), 0, "it is dead no more");
+    assert_eq!(queue.requeue_dead(only.clone(), Requeue::default()).await.unwrap().letters.len(), 1);
+    assert_eq!(queue.requeue_dead(only, Requeue::default()).await.unwrap().letters.len(), 0, "it is dead no more");
     let delivery = receive_one(&*queue, "t").await;
     assert_eq!(delivery.job.id, id);
     assert_eq!((delivery.job.attempt, delivery.job.failures, delivery.job.first_started_at), (2, 0, None));
@@ -307,19 +311,23 @@ async fn requeued_dead_letter_runs_again(queue: Arc<dyn Queue>) {
     assert_eq!(ended(&*queue, &id).await.listed.requeues, 1);
 }
 
-async fn hopeless_job_goes_back_by_its_id(queue: Arc<dyn Queue>) {
+async fn hopeless_job_goes_back_by_force(queue: Arc<dyn Queue>) {
     let id = enqueue(&*queue, vec![new_job("t")]).await.remove(0).id;
     let mut requeues = 0;
     loop {
         let delivery = receive_one(&*queue, "t").await;
         settle(&*queue, delivery, bury(Kind::Error, "hopeless")).await;
-        if queue.requeue_dead(Filter::default(), false).await.unwrap().is_empty() {
+        if queue.requeue_dead(Filter::default(), Requeue::default()).await.unwrap().letters.is_empty() {
             break;
         }
         requeues += 1;
     }
     assert_eq!(requeues, REQUEUES_MAX);
-    assert_eq!(queue.requeue_dead(Filter { ids: vec![id], ..Filter::default() }, false).await.unwrap().len(), 1);
+    let only = Filter { ids: vec![id], ..Filter::default() };
+    let requeued = queue.requeue_dead(only.clone(), Requeue::default()).await.unwrap();
+    assert_eq!((requeued.letters.len(), requeued.stay), (0, 1), "by its id neither");
+    let force = Requeue { force: true, ..Requeue::default() };
+    assert_eq!(queue.requeue_dead(only, force).await.unwrap().letters.len(), 1);
     settle_all(&*queue, vec![receive_one(&*queue, "t").await]).await;
 }
 
@@ -339,8 +347,8 @@ async fn malformed_bytes_are_kept(queue: Arc<dyn Queue>) {
     let shown = ended(&*queue, &id).await;
     assert_eq!((shown.body, shown.listed.state, shown.listed.job_type), (bytes, State::Dead, None));
     assert_eq!(shown.listed.failure.unwrap().kind, Kind::Malformed);
-    assert!(queue.requeue_dead(Filter { ids: vec![id], ..Filter::default() }, false).await.is_err());
-    assert_eq!(queue.requeue_dead(Filter::default(), false).await.unwrap().len(), 0);
+    assert!(queue.requeue_dead(Filter { ids: vec![id], ..Filter::default() }, Requeue::default()).await.is_err());
+    assert_eq!(queue.requeue_dead(Filter::default(), Requeue::default()).await.unwrap().letters.len(), 0);
 }
 
 async fn unserved_type_waits(queue: Arc<dyn Queue>) {

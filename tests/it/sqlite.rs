@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use sandhog::clock::{Clock, SystemClock, UnixMs};
 use sandhog::outcome::{Disposition, Kind};
 use sandhog::queue::sqlite::{Options, SqliteQueue};
-use sandhog::queue::{Demand, Filter, Keep, NewJob, Queue, QueueError, Settled, State};
+use sandhog::queue::{Demand, Filter, Keep, NewJob, Queue, QueueError, Requeue, Settled, State};
 use tempfile::TempDir;
 
 use crate::queue_contract::follow_ups::{self, with_follow_ups};
@@ -152,7 +152,7 @@ async fn id_is_one_job_until_a_day_after_its_end(keep: Keep) {
     settle(&*queue, delivery, bury(Kind::Error, "no")).await;
     assert_eq!(duplicates(&queue).await, 2);
     clock.forward(Duration::from_secs(25 * 60 * 60));
-    queue.requeue_dead(Filter { ids: vec!["order-7".into()], ..Filter::default() }, false).await.unwrap();
+    queue.requeue_dead(Filter { ids: vec!["order-7".into()], ..Filter::default() }, Requeue::default()).await.unwrap();
     assert_eq!(duplicates(&queue).await, 2, "requeued, it has not ended");
     let delivery = receive_one(&*queue, "t").await;
     settle(&*queue, delivery, bury(Kind::Error, "no")).await;

@@ -84,8 +84,19 @@ impl ApiError {
         self
     }
 
+    /// The same of an element of an array, behind so many bytes of it: what is wrong in it stands so much further on.
+    #[must_use]
+    pub(super) fn within(mut self, before: &[u8], element: usize) -> ApiError {
+        let lines = before.iter().filter(|byte| **byte == b'\n').count();
+        let columns = before.iter().rev().take_while(|byte| **byte != b'\n').count();
+        let Place { line, column, .. } = self.body.place;
+        let (line, column) = (line.unwrap_or(1), column.unwrap_or(1));
+        let column = if line == 1 { columns + column } else { column };
+        self.body.place = Place { element: Some(element), line: Some(lines + line), column: Some(column) };
+        self
+    }
+
     /// What the answer says, without its status.
-    #[cfg(test)]
     pub(super) fn into_body(self) -> ProblemBody {
         *self.body
     }
@@ -99,8 +110,10 @@ impl From<QueueError> for ApiError {
 
 impl From<&QueueError> for ApiError {
     fn from(error: &QueueError) -> ApiError {
-        let QueueError { message, hint, transient, .. } = error;
-        let failed = if *transient {
+        let QueueError { message, hint, transient, unsupported } = error;
+        let failed = if *unsupported {
+            ApiError::new(StatusCode::NOT_IMPLEMENTED, "queue-cannot", message)
+        } else if *transient {
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "queue-unavailable", message).retry_after(1)
         } else {
             ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "queue-failed", message)

@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::ApiError;
-use super::{Runner, enqueue, events, handlers, health, jobs, stats};
+use super::{Runner, dead, enqueue, events, handlers, health, jobs, stats, wait};
 
 /// What the document says beside the routes.
 #[derive(OpenApi)]
@@ -55,8 +55,20 @@ fn described() -> OpenApiRouter<Arc<Runner>> {
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(jobs::list, enqueue::enqueue))
-        .routes(routes!(jobs::show))
+        .routes(routes!(jobs::show, jobs::cancel))
+        .routes(routes!(wait::wait))
+        .routes(routes!(dead::list))
+        .routes(routes!(dead::groups))
+        .routes(routes!(dead::requeue_all))
+        .routes(routes!(dead::delete_all))
+        .routes(routes!(dead::show, dead::delete))
+        .routes(routes!(dead::requeue))
         .routes(routes!(handlers::list))
+        .routes(routes!(handlers::pause))
+        .routes(routes!(handlers::resume))
+        .routes(routes!(handlers::rollback))
+        .routes(routes!(handlers::pin))
+        .routes(routes!(handlers::unpin))
         .routes(routes!(stats::stats))
         .routes(routes!(stats::drain))
         .routes(routes!(events::stream))

@@ -1,5 +1,7 @@
 //! What a request says in its path and behind the `?`, and what is said of it where it makes no sense.
 
+use std::time::Duration;
+
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use serde::Deserialize;
@@ -44,6 +46,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
             None => Ok(Named(name)),
         }
     }
+}
+
+/// Reads `30s`.
+pub(super) fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    quantity::parse_duration(&text).map(Some).map_err(|fault| D::Error::custom(format!("{text:?} {fault}")))
 }
 
 /// Reads `30m ago`, or a date and time.

@@ -11,7 +11,7 @@ use super::terminal::note;
 use crate::clock::UnixMs;
 use crate::config::Config;
 use crate::outcome::Kind;
-use crate::queue::{Filter, State};
+use crate::queue::{self, Filter, REQUEUES_MAX, Requeued, State};
 
 /// Look at dead letters, send them back, or delete them; without a command, list them.
 #[derive(Debug, Args)]
@@ -28,8 +28,7 @@ enum DeadCommand {
     List(List),
     /// Show all that is known of a dead letter
     Show(Show),
-    /// Send dead letters back: no failures, a new clock, the same id (malformed ones are no jobs, and stay)
-    Requeue(Change),
+    Requeue(Requeue),
     /// Delete dead letters for good
     Delete(Change),
 }
@@ -44,6 +43,18 @@ struct List {
     /// An object a dead letter, each in a line of its own
     #[arg(long)]
     json: bool,
+}
+
+/// Send dead letters back: no failures, a new clock, the same id.
+///
+/// Malformed ones are no jobs, and stay. So do those that were requeued three times already, and died again.
+#[derive(Debug, Args)]
+struct Requeue {
+    #[command(flatten)]
+    change: Change,
+    /// Those too that were requeued three times already
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Debug, Args)]
@@ -81,7 +92,7 @@ const SAVE_BODY: &str = "`sandhog dead show ID --body > FILE` has its bytes, to 
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Act {
-    Requeue,
+    Requeue { force: bool },
     Delete,
 }
 
@@ -99,7 +110,7 @@ impl Dead {
         match self.command {
             Some(DeadCommand::List(list)) => list.run(config, out),
             Some(DeadCommand::Show(show)) => show.run(config, out),
-            Some(DeadCommand::Requeue(change)) => change.run(Act::Requeue, config, out),
+            Some(DeadCommand::Requeue(Requeue { change, force })) => change.run(Act::Requeue { force }, config, out),
             Some(DeadCommand::Delete(change)) => change.run(Act::Delete, config, out),
             None => self.list.run(config, out),
         }
@@ -135,14 +146,15 @@ impl Change {
             return Err(Fault::usage("which dead letters is not said")
                 .with_hint("name ids, or `--type`, `--kind`, `--since`, or `--all`"));
         }
-        if act == Act::Requeue && self.which.kind == Some(Kind::Malformed) {
+        if act != Act::Delete && self.which.kind == Some(Kind::Malformed) {
             return Err(Fault::usage("what is malformed is no job and cannot be requeued").with_hint(SAVE_BODY));
         }
         let filter = self.which.filter(self.ids.clone());
-        let letters = super::on_present_queue(config, async |queue| {
+        let Requeued { letters, stay } = super::on_present_queue(config, async |queue| {
+            let dry_run = self.dry_run;
             Ok(match act {
-                Act::Requeue => queue.requeue_dead(filter, self.dry_run).await?,
-                Act::Delete => queue.delete_dead(filter, self.dry_run).await?,
+                Act::Requeue { force } => queue.requeue_dead(filter, queue::Requeue { dry_run, force }).await?,
+                Act::Delete => Requeued { letters: queue.delete_dead(filter, dry_run).await?, stay: 0 },
             })
         })?;
         if self.json || !letters.is_empty() {
@@ -152,16 +164,23 @@ impl Change {
         let count = letters.len();
         let noun = if count == 1 { "dead letter" } else { "dead letters" };
         let done = match (act, self.dry_run) {
-            (Act::Requeue, false) => "requeued",
-            (Act::Requeue, true) => "would requeue",
+            (Act::Requeue { .. }, false) => "requeued",
+            (Act::Requeue { .. }, true) => "would requeue",
             (Act::Delete, false) => "deleted",
             (Act::Delete, true) => "would delete",
         };
         note(format_args!("{done} {count} {noun}"));
+        if stay > 0 {
+            note(format_args!(
+                "{stay} stay, which were requeued {REQUEUES_MAX} times already: `--force` sends them back too"
+            ));
+        }
         let found: HashSet<&str> = letters.iter().map(|letter| letter.id.as_str()).collect();
         let missing: Vec<&str> = self.ids.iter().map(String::as_str).filter(|id| !found.contains(id)).collect();
         match missing.as_slice() {
             [] => Ok(()),
+            // Said already.
+            missing if missing.len() == stay => Err(Fault::failed("not all of them were requeued")),
             missing => Err(Fault::failed(format!("no dead letter has the id `{}`", missing.join("`, `")))),
         }
     }

@@ -93,5 +93,6 @@ impl Environment {
                 settings.add(&key, value.to_owned(), origin);
             }
         }
+        super::traces::add_standard(&self.variables, settings);
     }
 }

@@ -56,6 +56,11 @@ impl Paths {
             }
             Place::Kafka(_) => paths.read.extend(files_of_kafka(config)),
         }
+        paths.read.extend(config.admin.token_file.as_deref().map(folder_of));
+        paths.write.extend(config.admin.listen.iter().filter_map(|listen| match listen {
+            Listen::Unix(socket) => Some(folder_of(socket)),
+            Listen::Tcp(_) => None,
+        }));
         paths.read.push(config.handlers.dir.clone());
         paths.read.extend(config.admin.token_file.as_deref().map(folder_of));
         paths.write.extend(config.admin.listen.iter().filter_map(|listen| match listen {
@@ -119,6 +124,14 @@ mod tests {
         assert!(named(&paths.read).ends_with(&["/srv/assets", "/srv/current"]), "{paths:?}");
         assert!(named(&paths.write).ends_with(&["/srv/thumbs", "/srv/out"]), "{paths:?}");
         assert!(named(&paths.system).ends_with(&["/opt/ca", "/opt/a", "/opt/b"]), "{paths:?}");
+    }
+
+    #[test]
+    fn token_and_socket_of_the_http_api_are_in_reach() {
+        let text = "[admin]\nlisten = ['127.0.0.1:0', 'unix:/run/sandhog/api.sock']\ntoken_file = '/run/secrets/token'";
+        let paths = paths(text, &[]);
+        assert!(named(&paths.write).contains(&"/run/sandhog"), "{paths:?}");
+        assert!(named(&paths.read).contains(&"/run/secrets"), "{paths:?}");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::sqlite::state::LocalState;
 use super::told::Told;
 use super::{
     Answer, Cancelled, Delivery, Demand, Departed, Enqueued, Filter, Listed, NewJob, OnSettled, Queue, QueueError,
-    Receipt, Release, Settlement, Shown, Stats,
+    Receipt, Release, Requeue, Requeued, Settlement, Shown, Stats,
 };
 use crate::clock::UnixMs;
 use crate::state::StateStore;
@@ -243,8 +243,8 @@ impl Queue for KafkaQueue {
         Box::pin(self.ask(move |shared| inspect::show(&shared.options, &id, shared.options.clock.now())))
     }
 
-    fn requeue_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
-        Box::pin(self.ask(move |shared| dead::requeue(&shared.options, &filter, dry_run)))
+    fn requeue_dead(&self, filter: Filter, how: Requeue) -> Answer<'_, Result<Requeued, QueueError>> {
+        Box::pin(self.ask(move |shared| dead::requeue(&shared.options, &filter, how)))
     }
 
     fn delete_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>> {

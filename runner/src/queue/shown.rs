@@ -100,8 +100,10 @@ pub struct LogLine {
     /// When, since the attempt's start.
     pub at_ms: u64,
     /// `trace`, `debug`, `info`, `warn` or `error`.
+    #[schema(value_type = String)]
     pub level: Level,
     /// `log`, `stdout` or `stderr`.
+    #[schema(value_type = String)]
     pub source: Source,
     /// What it said.
     pub line: String,

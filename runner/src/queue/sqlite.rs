@@ -18,7 +18,7 @@ use self::slots::Slots;
 use super::told::Told;
 use super::{
     Answer, Cancelled, Delivery, Demand, Departed, Enqueued, Filter, Keep, Listed, NewJob, OnSettled, Queue,
-    QueueError, REQUEUES_MAX, Receipt, Release, Settlement, Shown, State, Stats,
+    QueueError, REQUEUES_MAX, Receipt, Release, Requeue, Requeued, Settlement, Shown, State, Stats,
 };
 use crate::clock::{Clock, SystemClock, UnixMs};
 use crate::report::Reports;
@@ -310,7 +310,7 @@ impl Queue for SqliteQueue {
         Box::pin(self.read(move |connection, shared| inspect::show(connection, &id, &shared.name, shared.clock.now())))
     }
 
-    fn requeue_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
+    fn requeue_dead(&self, filter: Filter, how: Requeue) -> Answer<'_, Result<Requeued, QueueError>> {
         Box::pin(async move {
             let by_id = !filter.ids.is_empty();
             let mut dead = self.dead(filter).await?;
@@ -320,15 +320,15 @@ impl Queue for SqliteQueue {
                 return Err(QueueError::lasting(message).with_hint("enqueue what it should have been, and delete it"));
             }
             dead.retain(|job| job.listed.job_type.is_some());
-            if !by_id {
-                let before = dead.len();
-                dead.retain(|job| job.listed.requeues < REQUEUES_MAX);
-                super::say_passed_over(before - dead.len());
-            }
-            if dry_run {
-                return Ok(dead.into_iter().map(|job| job.listed).collect());
-            }
-            self.change(dead, Order::Requeue).await
+            let before = dead.len();
+            dead.retain(|job| how.force || job.listed.requeues < REQUEUES_MAX);
+            let stay = before - dead.len();
+            let letters = if how.dry_run {
+                dead.into_iter().map(|job| job.listed).collect()
+            } else {
+                self.change(dead, Order::Requeue).await?
+            };
+            Ok(Requeued { letters, stay })
         })
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use super::folder::{Folder, Pair};
 use super::history::History;
 use super::record::{Record, Refused};
+use super::tally::Tally;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::generation::Generation;
@@ -29,6 +30,7 @@ pub(super) struct Loader {
     pub(super) state: Arc<dyn StateStore>,
     /// Told when the attempts of a generation came to something.
     pub(super) decided: Arc<Notify>,
+    pub(super) tally: Arc<Tally>,
 }
 
 /// What is to be loaded.
@@ -84,17 +86,25 @@ impl Loader {
             self.note(load, &generation, &pair, job_types);
             return Ok(Loaded::Same);
         }
-        let handler =
+        let (handler, compiled) =
             self.make(&load.name, &generation, &pair).inspect_err(|why| self.refuse(load, generation.clone(), why))?;
         let job_types = handler.job_types.iter().map(ToString::to_string).collect();
         let record = self.note(load, &generation, &pair, job_types);
         let (before, standing) = record.kept(&generation).map(|kept| (kept.before, kept.standing)).unwrap_or_default();
         let trial = Trial::new(before, standing, self.config.handlers.brake);
         let handler = Arc::new(handler.on_trial(trial, Arc::clone(&self.decided)));
-        Ok(Loaded::Handler { handler, has_manifest: pair.manifest.is_some(), took: started.elapsed() })
+        let took = started.elapsed();
+        self.tally.loaded(took, compiled);
+        Ok(Loaded::Handler { handler, has_manifest: pair.manifest.is_some(), took })
     }
 
-    fn make(&self, name: &Arc<str>, generation: &Generation, pair: &Pair) -> Result<Handler, String> {
+    /// The handler, and how long compiling it took, where its code was not there already.
+    fn make(
+        &self,
+        name: &Arc<str>,
+        generation: &Generation,
+        pair: &Pair,
+    ) -> Result<(Handler, Option<Duration>), String> {
         let manifest = pair.manifest.as_deref().map(std::str::from_utf8).transpose();
         let manifest = manifest.map_err(|error| format!("`{name}.toml` is not UTF-8: {error}"))?.unwrap_or_default();
         let manifest =
@@ -103,6 +113,8 @@ impl Loader {
             .sandbox
             .load(&pair.component, &manifest.limits, &manifest.grants)
             .map_err(|error| error.with_hint())?;
+        let facts = component.facts();
+        let compiled = (!facts.from_cache).then_some(facts.compile_time);
         let component = match &manifest.reuse {
             Some(reuse) => component.reusing(reuse.clone()),
             None => component,
@@ -116,7 +128,7 @@ impl Loader {
             false => component,
         };
         let log = Arc::new(HandlerLog::new(generation.clone()));
-        Ok(Handler::new(Arc::clone(name), generation.clone(), manifest, component, log))
+        Ok((Handler::new(Arc::clone(name), generation.clone(), manifest, component, log), compiled))
     }
 
     /// Keeps the pair as one that is served. Answers what is kept now, or would be.
@@ -143,6 +155,7 @@ impl Loader {
 
     /// Keeps why a pair in the folder is no handler, for people who ask.
     fn refuse(&self, load: &Load, generation: Generation, why: &str) {
+        self.tally.refused();
         if load.source != Source::Folder {
             return;
         }

@@ -41,6 +41,8 @@ pub(crate) struct ListedHandler {
     pub(crate) pinned: bool,
     /// Whether the generation is paused since all its attempts failed.
     pub(crate) braked: bool,
+    /// Whether a person paused it.
+    pub(crate) paused: bool,
     /// What it serves; `*` is every type that no other handler claims.
     pub(crate) job_types: Vec<String>,
     /// Those that can be served, the last one that came into the folder first.
@@ -70,7 +72,7 @@ pub(crate) struct ListedLimits {
 pub(crate) enum HandlerState {
     /// Its file was deleted.
     Gone,
-    /// Its types are paused.
+    /// Its types are paused, since it only failed.
     Braked,
     /// A person paused it.
     Paused,
@@ -235,6 +237,7 @@ impl ListedHandler {
             in_folder,
             pinned,
             braked,
+            paused: record.paused,
             job_types,
             generations: record.generations,
             limits: manifest.as_ref().map(ListedLimits::of),

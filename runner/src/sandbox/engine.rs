@@ -41,6 +41,8 @@ const FRAMES_MAX: NonZeroUsize = NonZeroUsize::new(20).expect("20 is not zero");
 /// Engines that are alike, and how they were set up.
 pub(super) struct Built {
     pub(super) engines: Vec<Engine>,
+    /// Whether they have pools; else instances are made on demand.
+    pub(super) pooled: bool,
     /// How many attempts each has room for.
     pub(super) places: u32,
     /// Whether the kernel is asked which pages a guest wrote. It does not tell of pages that were swapped out, so this is
@@ -63,7 +65,7 @@ pub(super) fn build(config: &Config, spare_bytes: u64, may_scan: bool) -> Result
         pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         // Setting an engine up reserves its pool's address space: this is the probe.
         match (0..pools).map(|_| Engine::new(&pooled)).collect() {
-            Ok(engines) => return Ok(Built { engines, places, scans_pages }),
+            Ok(engines) => return Ok(Built { engines, pooled: true, places, scans_pages }),
             Err(error) => tracing::warn!(
                 error = format!("{error:#}"),
                 slots = config.slots,
@@ -75,7 +77,7 @@ pub(super) fn build(config: &Config, spare_bytes: u64, may_scan: bool) -> Result
     let mut on_demand = settings();
     on_demand.allocation_strategy(InstanceAllocationStrategy::OnDemand);
     let engine = Engine::new(&on_demand).map_err(|e| SandboxError::Engine(format!("{e:#}")))?;
-    Ok(Built { engines: vec![engine], places: config.slots, scans_pages: false })
+    Ok(Built { engines: vec![engine], pooled: false, places: config.slots, scans_pages: false })
 }
 
 /// Starts the thread that makes running guests look at the clock. It ends when the engines are gone.

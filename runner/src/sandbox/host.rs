@@ -285,7 +285,7 @@ impl WasiHttpView for Host {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         if self.http.is_none() {
             let denials = Arc::clone(&self.wasi().denials);
-            self.http = Some(Box::new(Http::new(&self.granted, &denials, &self.limits)));
+            self.http = Some(Box::new(Http::new(&self.granted, &denials, &self.limits, self.job.as_deref())));
         }
         let wasi = self.wasi.as_deref_mut().expect("it was made above");
         self.http.as_deref_mut().expect("it was made above").view(&mut wasi.table)

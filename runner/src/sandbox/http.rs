@@ -7,7 +7,7 @@ mod limited;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Method, Request, Response, Uri};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::BodyExt;
 use wasmtime_wasi::ResourceTable;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks};
@@ -19,7 +19,9 @@ use self::limited::{Budget, Limited, Progress};
 use super::denials::Denials;
 use super::granted::Granted;
 use crate::grants::{Host, Scheme};
+use crate::job::Job;
 use crate::limits::Limits;
+use crate::traces::{Context, TRACEPARENT, TRACESTATE};
 
 /// The requests of one attempt.
 pub(super) struct Http {
@@ -34,6 +36,8 @@ struct Requests {
     calls_max: u32,
     /// How long it may wait at once: for a connection, for the first byte, between two.
     wait: Duration,
+    /// Where the job stands in a trace, for who is asked to go on with it.
+    trace: Vec<(HeaderName, HeaderValue)>,
     to_send: Arc<Budget>,
     to_receive: Arc<Budget>,
 }
@@ -43,13 +47,14 @@ type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error
 // === impl Http ===
 
 impl Http {
-    pub(super) fn new(granted: &Arc<Granted>, denials: &Arc<Denials>, limits: &Limits) -> Http {
+    pub(super) fn new(granted: &Arc<Granted>, denials: &Arc<Denials>, limits: &Limits, job: Option<&Job>) -> Http {
         let requests = Requests {
             granted: Arc::clone(granted),
             denials: Arc::clone(denials),
             calls: 0,
             calls_max: limits.http_calls,
             wait: limits.http_wait,
+            trace: job.map(|job| trace(&job.metadata)).unwrap_or_default(),
             to_send: Budget::new(limits.http_request_bytes, "limits.http_request", denials),
             to_receive: Budget::new(limits.http_response_bytes, "limits.http_response", denials),
         };
@@ -127,8 +132,23 @@ impl Requests {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let uri = Uri::builder().scheme(scheme.as_str()).authority(format!("{host}{port}")).path_and_query(path);
         *request.uri_mut() = uri.build().map_err(|_| Error::HttpRequestUriInvalid)?;
+        if !request.headers().contains_key(TRACEPARENT) {
+            request.headers_mut().extend(self.trace.iter().cloned());
+        }
         Ok(request)
     }
+}
+
+/// What of a job's metadata are headers of the requests that it makes.
+fn trace(metadata: &[(String, String)]) -> Vec<(HeaderName, HeaderValue)> {
+    if Context::of(metadata).is_none() {
+        return Vec::new();
+    }
+    let header = |(name, value): &(String, String)| {
+        let name = [TRACEPARENT, TRACESTATE].into_iter().find(|known| known == name)?;
+        Some((HeaderName::from_static(name), value.parse().ok()?))
+    };
+    metadata.iter().filter_map(header).collect()
 }
 
 /// Where a request goes, or what is wrong with its host.

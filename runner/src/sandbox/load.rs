@@ -20,7 +20,7 @@ use super::pools::{Pool, Pooled};
 use super::quiet::{self, Rewritten};
 use super::refusal::LoadError;
 use super::shelf::Endings;
-use super::{Config, SandboxError, encode, instance, trap};
+use super::{Config, Occupancy, SandboxError, encode, instance, trap};
 use crate::generation::hex;
 use crate::grants::Grants;
 use crate::limits::Limits;
@@ -126,6 +126,7 @@ pub(super) struct Exports {
 /// Makes components.
 pub(super) struct Loader {
     pools: Vec<Arc<Pool>>,
+    pooled: bool,
     compiled: Option<Compiled>,
     timers: tokio::runtime::Handle,
     network: Mutex<Weak<Network>>,
@@ -165,6 +166,7 @@ impl Loader {
             built.engines.into_iter().map(|engine| Pool::new(engine, built.places)).collect::<Result<_, _>>()?;
         Ok(Loader {
             pools,
+            pooled: built.pooled,
             compiled,
             timers: config.timers,
             network: Mutex::default(),
@@ -177,6 +179,17 @@ impl Loader {
 
     pub(super) fn swap_appeared(&self) -> bool {
         self.scans_pages && engine::swap_is_listed()
+    }
+
+    pub(super) fn occupancy(&self) -> Occupancy {
+        let mut occupancy = Occupancy { busy: 0, waiting: 0, size: 0 };
+        for pool in &self.pools {
+            let (busy, waiting, places) = pool.occupancy();
+            occupancy.busy += busy;
+            occupancy.waiting += waiting;
+            occupancy.size += if self.pooled { places } else { 0 };
+        }
+        occupancy
     }
 
     pub(super) fn endings(&self) -> &Endings {

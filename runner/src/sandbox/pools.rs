@@ -111,6 +111,11 @@ impl Pool {
         Ok(Pooled { pre, handler, context, failure_hook, granted, pool: Arc::clone(self) })
     }
 
+    /// How many attempts are in it, how many instances wait in it, and for how many of both together it has room.
+    pub(super) fn occupancy(&self) -> (u32, u32, u32) {
+        (self.taken.load(Ordering::Relaxed), self.waiting.load(Ordering::Relaxed), 2 * self.places)
+    }
+
     fn take_place(&self) -> bool {
         if self.taken.fetch_add(1, Ordering::Relaxed) < self.places {
             return true;

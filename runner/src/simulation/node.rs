@@ -82,6 +82,7 @@ impl Node {
             guests: Box::new(self.tasks.clone()),
             observers: Vec::new(),
             keep_logs: KeepLogs::default(),
+            traces: None,
         });
         let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
         let working =

@@ -11,7 +11,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use sandhog::clock::{Clock, SystemClock, UnixMs};
 use sandhog::outcome::Kind;
 use sandhog::queue::kafka::{KafkaQueue, Options};
-use sandhog::queue::{Demand, Filter, Listed, Queue, QueueError, Shown, State, Stats};
+use sandhog::queue::{Demand, Filter, Listed, Queue, QueueError, Requeue, Shown, State, Stats};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -110,7 +110,7 @@ impl Looking {
     }
 
     fn requeue(&self, filter: &Filter) -> Result<Vec<String>, QueueError> {
-        let mut ids = ids(&wait(self.queue.requeue_dead(filter.clone(), false))?);
+        let mut ids = ids(&wait(self.queue.requeue_dead(filter.clone(), Requeue::default()))?.letters);
         ids.sort();
         Ok(ids)
     }
@@ -313,7 +313,12 @@ fn requeued_dead_letter_is_a_new_record_of_the_same_job() {
     let Some(looking) = Looking::new(1) else { return };
     looking.bury("d", Some("t"), |envelope| envelope["key"] = json!({"text": "customer-7"}));
     looking.bury("e", Some("t"), |_| {});
-    assert_eq!(ids(&wait(looking.queue.requeue_dead(only("d"), true)).unwrap()), ["d"]);
+    assert_eq!(
+        ids(&wait(looking.queue.requeue_dead(only("d"), Requeue { dry_run: true, ..Requeue::default() }))
+            .unwrap()
+            .letters),
+        ["d"]
+    );
     assert_eq!(looking.count(Some("t"), State::Dead), 2, "a dry run changes nothing");
     assert_eq!(looking.requeue(&only("d")).unwrap(), ["d"]);
     assert_eq!(looking.requeue(&only("d")).unwrap(), [""; 0], "it is dead no more");

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use sandhog::outcome::{Disposition, Failure, Kind};
-use sandhog::queue::{Delivery, Filter, NewJob, Queue, Settled, Settlement, State};
+use sandhog::queue::{Delivery, Filter, NewJob, Queue, Requeue, Settled, Settlement, State};
 use sandhog::report::Reports;
 use serde_json::{Value, json};
 
@@ -113,7 +113,7 @@ async fn each_burial_is_reported(queue: Arc<dyn Queue>) {
         assert_eq!(letter(&report)["requeues"], burial - 1);
         settle_all(&*queue, vec![report]).await;
         let filter = Filter { ids: vec!["order-8".into()], ..Filter::default() };
-        eventually!(queue.requeue_dead(filter.clone(), false).await.unwrap().len() == 1);
+        eventually!(queue.requeue_dead(filter.clone(), Requeue::default()).await.unwrap().letters.len() == 1);
     }
     nothing_else(&*queue).await;
 }

@@ -12,7 +12,7 @@ use super::topics::Names;
 use super::transaction::{self, Transactions, Undone, is_too_large};
 use super::write::Write;
 use super::{Options, Topic, record};
-use crate::queue::{Filter, Listed, QueueError, REQUEUES_MAX, State, say_passed_over};
+use crate::queue::{Filter, Listed, QueueError, REQUEUES_MAX, Requeue, Requeued, State};
 
 /// So many dead letters are requeued or deleted in one transaction: two records each.
 const BATCH: usize = 500;
@@ -23,7 +23,10 @@ const BATCH_BYTES: usize = 8 << 20;
 /// Requeue, or delete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {
-    Requeue,
+    /// By force or not.
+    Requeue {
+        force: bool,
+    },
     Delete,
 }
 
@@ -48,11 +51,13 @@ struct Change<'a> {
 /// # Errors
 ///
 /// Says how many were sent back before it.
-pub(super) fn requeue(options: &Options, filter: &Filter, dry_run: bool) -> Result<Vec<Listed>, QueueError> {
+pub(super) fn requeue(options: &Options, filter: &Filter, how: Requeue) -> Result<Requeued, QueueError> {
+    let Requeue { dry_run, force } = how;
+    let act = Act::Requeue { force };
     if !filter.ids.is_empty() {
         // Before anything is changed.
-        let named = change(options, filter, Act::Requeue, true)?;
-        if let Some(malformed) = named.iter().find(|job| job.job_type.is_none()) {
+        let named = change(options, filter, act, true)?;
+        if let Some(malformed) = named.letters.iter().find(|job| job.job_type.is_none()) {
             let message = format!("cannot requeue `{}`: it is malformed, and would be again", malformed.id);
             return Err(QueueError::lasting(message).with_hint("enqueue what it should have been, and delete it"));
         }
@@ -60,7 +65,7 @@ pub(super) fn requeue(options: &Options, filter: &Filter, dry_run: bool) -> Resu
             return Ok(named);
         }
     }
-    change(options, filter, Act::Requeue, dry_run)
+    change(options, filter, act, dry_run)
 }
 
 /// Deletes the dead letters that pass `filter`, for good: a tombstone each. Answers which.
@@ -69,15 +74,15 @@ pub(super) fn requeue(options: &Options, filter: &Filter, dry_run: bool) -> Resu
 ///
 /// Says how many were deleted before it.
 pub(super) fn delete(options: &Options, filter: &Filter, dry_run: bool) -> Result<Vec<Listed>, QueueError> {
-    change(options, filter, Act::Delete, dry_run)
+    Ok(change(options, filter, Act::Delete, dry_run)?.letters)
 }
 
-fn change(options: &Options, filter: &Filter, act: Act, dry_run: bool) -> Result<Vec<Listed>, QueueError> {
+fn change(options: &Options, filter: &Filter, act: Act, dry_run: bool) -> Result<Requeued, QueueError> {
     let filter = Filter { state: Some(State::Dead), ..filter.clone() };
     let now = options.clock.now();
     let scan = Scan::open(options, Side::Jobs)?;
     let mut changed: Vec<Listed> = Vec::new();
-    let mut passed_over = 0;
+    let mut stay = 0;
     for topic in &options.topics {
         let names = Names::new(&topic.name);
         if scan.whole(std::slice::from_ref(&names.dead))?.is_empty() {
@@ -94,12 +99,12 @@ fn change(options: &Options, filter: &Filter, act: Act, dry_run: bool) -> Result
                 return ControlFlow::Continue(());
             }
             let listed = found.listed(now);
-            if act == Act::Requeue && filter.ids.is_empty() {
-                if listed.job_type.is_none() {
+            if let Act::Requeue { force } = act {
+                if listed.job_type.is_none() && filter.ids.is_empty() {
                     return ControlFlow::Continue(());
                 }
-                if listed.requeues >= REQUEUES_MAX {
-                    passed_over += 1;
+                if !force && listed.requeues >= REQUEUES_MAX {
+                    stay += 1;
                     return ControlFlow::Continue(());
                 }
             }
@@ -120,9 +125,8 @@ fn change(options: &Options, filter: &Filter, act: Act, dry_run: bool) -> Result
         }
         changed = change.finish()?;
     }
-    say_passed_over(passed_over);
     changed.sort_by_key(|job| job.enqueued_at);
-    Ok(changed)
+    Ok(Requeued { letters: changed, stay })
 }
 
 // === impl Change ===
@@ -163,7 +167,7 @@ impl<'a> Change<'a> {
         if self.transactions.is_none() {
             return Ok(());
         }
-        if self.act == Act::Requeue {
+        if matches!(self.act, Act::Requeue { .. }) {
             self.batch_bytes += found.message.payload().map_or(0, <[u8]>::len);
             self.batch.push(requeued(found, &self.topic.name));
         }
@@ -242,14 +246,14 @@ impl Act {
     /// How many records it takes for a dead letter.
     fn records(self) -> usize {
         match self {
-            Act::Requeue => 2,
+            Act::Requeue { .. } => 2,
             Act::Delete => 1,
         }
     }
 
     fn done(self) -> &'static str {
         match self {
-            Act::Requeue => "requeued",
+            Act::Requeue { .. } => "requeued",
             Act::Delete => "deleted",
         }
     }

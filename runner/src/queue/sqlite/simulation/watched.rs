@@ -8,7 +8,7 @@ use super::Witness;
 use crate::clock::UnixMs;
 use crate::queue::{
     Answer, Cancelled, Delivery, Demand, Departed, Enqueued, Filter, Listed, NewJob, OnSettled, Queue, QueueError,
-    Receipt, Release, Settlement, Shown, Stats,
+    Receipt, Release, Requeue, Requeued, Settlement, Shown, Stats,
 };
 use crate::state::StateStore;
 
@@ -100,8 +100,8 @@ impl Queue for Watched {
         self.queue.show(id)
     }
 
-    fn requeue_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
-        self.queue.requeue_dead(filter, dry_run)
+    fn requeue_dead(&self, filter: Filter, how: Requeue) -> Answer<'_, Result<Requeued, QueueError>> {
+        self.queue.requeue_dead(filter, how)
     }
 
     fn delete_dead(&self, filter: Filter, dry_run: bool) -> Answer<'_, Result<Vec<Listed>, QueueError>> {
