@@ -18,10 +18,14 @@ use self::upload::Uploads;
 use crate::config::{Config, Token};
 use crate::dispatch::Dispatcher;
 use crate::events::Events;
+use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::registry::Registry;
 use crate::reload::overview::Overview;
+use crate::reload::tally::Tally;
 use crate::sampler::Sampler;
+use crate::sandbox::Sandbox;
+use crate::traces::Traces;
 
 mod connection;
 mod dead;
@@ -33,6 +37,7 @@ mod handlers;
 mod health;
 mod jobs;
 pub(crate) mod listen;
+mod metrics;
 mod openapi;
 mod parameters;
 mod site;
@@ -64,6 +69,14 @@ pub struct Runner {
     pub sampler: Arc<Sampler>,
     /// What happens to its jobs.
     pub events: Arc<Events>,
+    /// What is counted of them.
+    pub metrics: Arc<Metrics>,
+    /// What makes spans of its attempts, if anything does.
+    pub traces: Option<Arc<Traces>>,
+    /// Where they run; nowhere, where none is worked.
+    pub sandbox: Option<Sandbox>,
+    /// What loading its handlers came to.
+    pub loads: Option<Arc<Tally>>,
     /// When it was started.
     pub started: Instant,
     /// The handlers as people see them.

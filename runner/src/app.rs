@@ -124,12 +124,16 @@ async fn work(
         tracing::warn!("{error}: the runner goes on without traces");
         None
     });
-    let assembled = assemble(config, &queue, guests, traces.clone());
+    let assembled = assemble(config, &queue, guests, traces);
     let Assembled { registry, dispatcher, .. } = &assembled;
-    admin.serve(assembled.runner(config, &queue, signals));
     let to_dispatcher = Arc::clone(dispatcher);
     let changed = move || to_dispatcher.registry_changed();
     let mut reload = Reload::new(Arc::clone(config), sandbox.clone(), queue.state(), Arc::clone(registry), changed);
+    admin.serve(admin::Runner {
+        sandbox: Some(sandbox.clone()),
+        loads: Some(reload.tally()),
+        ..assembled.runner(config, &queue, signals)
+    });
     let drain = signals.drain.child_token();
     dispatcher.expect_handlers(true);
     let ended = tokio::select! {
@@ -154,7 +158,7 @@ async fn work(
     }
     // Jobs could be enqueued until here.
     admin.retire().await;
-    if let Some(traces) = traces {
+    if let Some(traces) = &assembled.traces {
         traces.close(SPANS_PATIENCE.min(config.drain_timeout)).await;
     }
     let listed = if until_empty && ended.is_ok() { list_what_waits(queue.as_ref()).await } else { Ok(()) };
@@ -180,6 +184,8 @@ struct Assembled {
     dispatcher: Arc<Dispatcher>,
     loaded: Arc<AtomicBool>,
     events: Arc<Events>,
+    metrics: Arc<Metrics>,
+    traces: Option<Arc<Traces>>,
 }
 
 fn assemble(
@@ -199,10 +205,10 @@ fn assemble(
         jitter: Box::new(random_jitter),
         guests: Box::new(guests.clone()),
         keep_logs: config.queue.keep_logs,
-        observers: vec![Arc::clone(&events) as Arc<dyn Observer>, metrics],
-        traces,
+        observers: vec![Arc::clone(&events) as Arc<dyn Observer>, Arc::clone(&metrics) as Arc<dyn Observer>],
+        traces: traces.clone(),
     });
-    Assembled { registry, dispatcher, loaded: Arc::default(), events }
+    Assembled { registry, dispatcher, loaded: Arc::default(), events, metrics, traces }
 }
 
 /// Opens the queue. Kafka that cannot be reached is waited for, unless a signal comes: none then.
@@ -299,6 +305,10 @@ impl Assembled {
             loaded: Arc::clone(&self.loaded),
             sampler: Arc::new(Sampler::new(Arc::clone(queue))),
             events: Arc::clone(&self.events),
+            metrics: Arc::clone(&self.metrics),
+            traces: self.traces.clone(),
+            sandbox: None,
+            loads: None,
             started: Instant::now(),
             handlers: Arc::new(Overview::new(config)),
             room: admin::Room::default(),

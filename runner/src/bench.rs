@@ -26,6 +26,7 @@ mod http;
 mod idle;
 mod kafka;
 mod machine;
+mod metrics;
 mod report;
 mod reused;
 mod runner;
@@ -155,6 +156,7 @@ impl Bench {
         idle::measure(&mut session).await.context("cannot measure `idle`")?;
         backlog::measure(&mut session).await.context("cannot measure `backlog`")?;
         start::measure(&mut session).await.context("cannot measure `start`")?;
+        metrics::measure(&mut session).await.context("cannot measure `metrics`")?;
         if let Some(brokers) = &self.kafka {
             kafka::measure(&mut session, brokers).await.context("cannot measure `kafka`")?;
         }
@@ -210,7 +212,8 @@ fn names(subjects: &[Subject], fetching: &[Subject], kafka: bool) -> Vec<String>
     names.extend(subjects.iter().map(|subject| reused::name(&subject.name)));
     names.extend(fetching.iter().map(|subject| http::name(&subject.name)));
     names.extend(subjects.iter().flat_map(|subject| drain::names(&subject.name)));
-    let fixed = [&follow_ups::NAMES[..], &enqueue::NAMES, &idle::NAMES, &backlog::NAMES, &start::NAMES];
+    let fixed =
+        [&follow_ups::NAMES[..], &enqueue::NAMES, &idle::NAMES, &backlog::NAMES, &start::NAMES, &metrics::NAMES];
     names.extend(fixed.into_iter().flatten().map(|&name| name.to_owned()));
     if kafka {
         names.extend(subjects.iter().flat_map(|subject| kafka::drain_names(&subject.name)));

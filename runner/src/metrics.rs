@@ -14,7 +14,7 @@ use crate::clock::UnixMs;
 use crate::handler::Handler;
 use crate::job::Job;
 use crate::observe::{End, Fate, Observer};
-use crate::queue::{Settled, Stats};
+use crate::queue::{Enqueued, Settled, Stats};
 use crate::registry::Registry;
 use crate::reload::tally::Tally;
 use crate::sandbox::Occupancy;
@@ -83,9 +83,10 @@ impl Metrics {
         }
     }
 
-    /// Counts jobs that the API added.
-    pub fn enqueued(&self, jobs: usize) {
-        self.enqueued.fetch_add(jobs as u64, Relaxed);
+    /// Counts what the API added of these.
+    pub fn enqueued(&self, jobs: &[Enqueued]) {
+        let added = jobs.iter().filter(|job| !job.duplicate).count();
+        self.enqueued.fetch_add(added as u64, Relaxed);
     }
 
     /// What a scraper is answered: in `OpenMetrics`, or in the older format.

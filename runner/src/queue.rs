@@ -15,6 +15,7 @@ use crate::job::{Job, name_fault};
 use crate::outcome::Kind;
 use crate::state::StateStore;
 
+mod health;
 pub mod kafka;
 mod offsets;
 mod open;
@@ -91,6 +92,11 @@ pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
 
     /// Whether there was a job of this `id` that ended and is no longer kept, as far as that is remembered.
     fn departed(&self, id: &str) -> Answer<'_, Result<Option<Departed>, QueueError>>;
+
+    /// For how long this runner could not write the queue, or reach it, all in all.
+    fn sick(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Stops receiving: what was taken and not handed out is released, settling goes on. `receive` answers an error from
     /// now on.

@@ -46,6 +46,8 @@ mod hostile;
 mod inputs;
 // Every language that handlers are written in.
 mod languages;
+// What scrapers are told, and what should wake somebody.
+mod metrics;
 // What every queue must hold.
 mod queue_contract;
 // Dead letters, and the jobs that tell of them.
@@ -72,3 +74,5 @@ mod sqlite;
 mod sqlite_processes;
 // The code base's own rules.
 mod tidy;
+// Spans of attempts, and a real receiver that gets them.
+mod traces;

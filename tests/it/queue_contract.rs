@@ -44,7 +44,7 @@ pub(crate) async fn exercise<F: Future<Output = Arc<dyn Queue>>>(make: impl Fn()
     claim("released job counts only if started", Box::pin(released_job_counts_only_if_started(make().await))).await;
     claim("buried job is a dead letter", Box::pin(buried_job_is_a_dead_letter(make().await))).await;
     claim("requeued dead letter runs again", Box::pin(requeued_dead_letter_runs_again(make().await))).await;
-    claim("hopeless job goes back by its id alone", Box::pin(hopeless_job_goes_back_by_force(make().await))).await;
+    claim("hopeless job goes back by force alone", Box::pin(hopeless_job_goes_back_by_force(make().await))).await;
     claim("list comes in pages", Box::pin(looking::list_comes_in_pages(make().await))).await;
     let said = looking::dead_letter_has_what_the_guest_said(make().await);
     claim("dead letter has what the guest said", Box::pin(said)).await;

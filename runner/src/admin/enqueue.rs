@@ -138,9 +138,11 @@ pub(super) async fn enqueue(
     if body.trim_ascii_start().first() == Some(&b'[') {
         manner.for_many()?;
         let jobs = runner.queue.enqueue(manner.jobs(&body)?).await?;
+        runner.metrics.enqueued(&jobs);
         return Ok((StatusCode::CREATED, Json(Accepted::Several(AllEnqueued { jobs }))).into_response());
     }
     let mut enqueued = runner.queue.enqueue(vec![manner.job(&body)?]).await?;
+    runner.metrics.enqueued(&enqueued);
     let enqueued = enqueued.pop().expect("a queue answers for each job");
     let status = if enqueued.duplicate { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(Accepted::One(enqueued))).into_response())

@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::ApiError;
-use super::{Runner, dead, enqueue, events, handlers, health, jobs, stats, wait};
+use super::{Runner, dead, enqueue, events, handlers, health, jobs, metrics, stats, wait};
 
 /// What the document says beside the routes.
 #[derive(OpenApi)]
@@ -42,6 +42,7 @@ pub(super) fn routes(runner: Arc<Runner>) -> Router {
             }),
         )
         // The page and the metrics have no part in the document.
+        .route("/metrics", axum::routing::get(metrics::metrics))
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "no-such-route", "there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method-refused", "this path does not take this method")

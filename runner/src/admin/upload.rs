@@ -276,7 +276,10 @@ impl Upload {
     fn answers(&mut self, (lines, enqueued): (Vec<Pending>, Result<Vec<Enqueued>, QueueError>)) -> Vec<u8> {
         let mut answers = Vec::with_capacity(lines.len() * 80);
         let (mut enqueued, failed) = match enqueued {
-            Ok(enqueued) => (enqueued.into_iter(), None),
+            Ok(enqueued) => {
+                self.runner.metrics.enqueued(&enqueued);
+                (enqueued.into_iter(), None)
+            }
             Err(error) => (Vec::new().into_iter(), Some(ApiError::from(error))),
         };
         for pending in lines {

@@ -229,6 +229,10 @@ impl Queue for KafkaQueue {
         Box::pin(self.ask(|shared| inspect::stats(&shared.options, shared.options.clock.now())))
     }
 
+    fn sick(&self) -> Duration {
+        self.shared.context.sick()
+    }
+
     fn has_work<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<bool, QueueError>> {
         let demand = demand.clone();
         Box::pin(self.ask(move |shared| inspect::has_work(&shared.options, &demand, shared.options.clock.now())))

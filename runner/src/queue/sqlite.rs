@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use self::inbox::{Enqueue, How, Inbox, Order, Settle};
 use self::right::Right;
 use self::slots::Slots;
+use super::health::Health;
 use super::told::Told;
 use super::{
     Answer, Cancelled, Delivery, Demand, Departed, Enqueued, Filter, Keep, Listed, NewJob, OnSettled, Queue,
@@ -110,6 +111,7 @@ struct Shared {
     busy: Duration,
     inbox: Inbox,
     slots: Slots,
+    health: Health,
     /// This runner's number; 0 while it is none.
     runner: AtomicI64,
     right: Right,
@@ -289,6 +291,10 @@ impl Queue for SqliteQueue {
         }))
     }
 
+    fn sick(&self) -> Duration {
+        self.shared.health.sick(self.shared.clock.instant())
+    }
+
     fn has_work<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<bool, QueueError>> {
         let demand = demand.clone();
         Box::pin(self.read(move |connection, shared| {
@@ -436,6 +442,7 @@ impl Shared {
             busy: options.busy,
             inbox: Inbox::default(),
             slots: Slots::default(),
+            health: Health::default(),
             runner: AtomicI64::new(0),
         }
     }

@@ -15,6 +15,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::{Options, reader, reason, token};
+use crate::queue::health::Health;
 
 /// Under which name librdkafka's own lines are in the log.
 pub(super) const LOG_TARGET: &str = "sandhog::queue::kafka::librdkafka";
@@ -30,6 +31,7 @@ struct Shared {
     /// What to ask with whether a broker is there; none: nobody asks.
     asks_with: Option<ClientConfig>,
     state: Mutex<State>,
+    health: Health,
 }
 
 #[derive(Default)]
@@ -81,7 +83,13 @@ impl Context {
             token_file: options.oauth_token_file.clone(),
             asks_with,
             state: Mutex::default(),
+            health: Health::default(),
         }))
+    }
+
+    /// For how long no broker answered, all in all.
+    pub(crate) fn sick(&self) -> Duration {
+        self.0.health.sick(Instant::now())
     }
 
     /// The file with the token for OAUTHBEARER.
@@ -127,6 +135,7 @@ impl Context {
             token_file: shared.token_file.clone(),
             asks_with: None,
             state: Mutex::default(),
+            health: Health::default(),
         }))
     }
 }
@@ -163,6 +172,7 @@ fn wait_for_broker(queue: &Weak<Shared>, config: &ClientConfig, ask: Context) {
 impl Context {
     fn note_away(&self, reason: &str) {
         if !std::mem::replace(&mut self.state().away, true) {
+            self.0.health.falls_ill(Instant::now());
             let brokers = &self.0.brokers;
             tracing::warn!(kafka.brokers = %brokers, "no Kafka broker of `{brokers}` can be reached, and is waited for: {reason}");
         }
@@ -176,6 +186,7 @@ impl Context {
         let was_away = std::mem::take(&mut state.away);
         drop(state);
         if was_away {
+            self.0.health.recovers(Instant::now());
             let (brokers, seconds) = (&self.0.brokers, after.as_secs());
             tracing::info!(kafka.brokers = %brokers, "Kafka at `{brokers}` is reached again, after {seconds} s");
         }

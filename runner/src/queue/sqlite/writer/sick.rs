@@ -1,6 +1,6 @@
 //! The writer while its file takes nothing: what waits, who is told, and when it is tried again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::{info, warn};
 
@@ -16,7 +16,6 @@ const SICK_MAX: Duration = Duration::from_secs(5);
 /// The file took nothing when it was tried last.
 #[derive(Debug)]
 pub(super) struct Sick {
-    pub(super) since: Instant,
     pub(super) delay: Duration,
 }
 
@@ -64,16 +63,18 @@ impl Writer {
         match &mut self.sick {
             Some(sick) => sick.delay = (sick.delay * 2).min(SICK_MAX),
             None => {
-                self.sick = Some(Sick { since: self.shared.clock.instant(), delay: SICK_FIRST });
+                self.sick = Some(Sick { delay: SICK_FIRST });
+                self.shared.health.falls_ill(self.shared.clock.instant());
                 warn!(error = %error, "the queue `{}` is sick: waiting until it is well again", self.shared.name);
             }
         }
     }
 
     pub(super) fn well(&mut self) {
-        if let Some(sick) = self.sick.take() {
-            let sick_ms =
-                u64::try_from(self.shared.clock.instant().duration_since(sick.since).as_millis()).unwrap_or(u64::MAX);
+        if self.sick.take().is_some()
+            && let Some(ill) = self.shared.health.recovers(self.shared.clock.instant())
+        {
+            let sick_ms = u64::try_from(ill.as_millis()).unwrap_or(u64::MAX);
             info!(sick_ms, "the queue `{}` is well again", self.shared.name);
         }
     }
