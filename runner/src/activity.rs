@@ -246,7 +246,7 @@ impl Observer for Activity {
 
     fn settled(&self, job: &Job, fate: &Fate, settled: Settled) {
         if settled == Settled::Settled {
-            self.count(&job.job_type, |present| present.settle(fate));
+            self.count(&job.job_type, |present| present.note(fate));
         }
     }
 }
@@ -322,7 +322,7 @@ impl Present {
         raise(&self.memory_peak_bytes, memory_peak_bytes);
     }
 
-    fn settle(&self, fate: &Fate) {
+    fn note(&self, fate: &Fate) {
         let count = match fate {
             Fate::Completed => &self.done,
             Fate::Failed(_) => &self.failed,
