@@ -45,7 +45,7 @@ function card(each, of) {
       isGoing(key) ? h('em', null, 'under way') : actions(each, key)),
     why && h('div', { class: 'notice bad' }, icon('warning'), h('pre', { class: 'text' }, why)),
     h('dl', { class: 'facts' },
-      fact('Job types', each.job_types.map((jobType, at) => [at > 0 ? ', ' : '', jobType === '*' ? 'all that no other handler claims' : typeLink(jobType)])),
+      fact('Job types', h('span', null, each.job_types.map((jobType, at) => [at > 0 ? ', ' : '', jobType === '*' ? 'all that no other handler claims' : typeLink(jobType)]))),
       fact('Generation', each.generation ? code(each.generation) : 'none yet'),
       each.in_folder && each.in_folder !== each.generation && fact('In the folder', code(each.in_folder))),
     usage(each, of),

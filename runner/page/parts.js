@@ -29,9 +29,9 @@ const LIKE = {
 };
 
 /** A state: a shape, a word, and a colour that says nothing more. */
-export function state(word, said = word) {
+export function state(word, said = word.replace('-', ' ')) {
   const shape = SHAPES[word] ? word : (LIKE[word] ?? 'ready');
-  return h('span', { class: `state is-${shape}` }, icon(shape), h('span', null, String(said).replace('-', ' ')));
+  return h('span', { class: `state is-${shape}` }, icon(shape), h('span', null, said));
 }
 
 export const icon = (shape) =>

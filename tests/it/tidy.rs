@@ -78,6 +78,7 @@ fn only_dispatch_settles() {
 #[test]
 fn pure_modules_do_nothing_but_think() {
     let pure = [
+        "activity.rs",
         "clock.rs",
         "follow_up.rs",
         "report.rs",

@@ -15,7 +15,7 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const { chromium } = createRequire(join(root, 'target/page/'))('playwright-core');
-const binary = join(root, 'target/release/sandhog');
+const binary = process.env.SANDHOG_TEST_BINARY ?? join(root, 'target/release/sandhog');
 const GUESTS = { obedient: 'tests/fixtures/built-1.0.0/text.wasm', greet: 'target/handlers/greet.wasm', hostile: 'target/handlers/hostile.wasm', report: 'target/handlers/report-failure.wasm' };
 
 /** What may take so long that a slow machine has no part in it. */
