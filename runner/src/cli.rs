@@ -14,12 +14,16 @@ use crate::telemetry::{self, Format};
 
 mod bench;
 mod build;
+mod cancel;
 mod check;
+mod client;
 mod config;
 mod dead;
+mod drain;
 mod enqueue;
 mod fault;
 mod handlers;
+mod health;
 mod invoke;
 mod jobs;
 mod lines;
@@ -28,6 +32,7 @@ mod run;
 mod stats;
 mod terminal;
 mod test;
+mod wait;
 
 use fault::Fault;
 
@@ -63,6 +68,8 @@ enum Command {
     Jobs(jobs::Jobs),
     Dead(dead::Dead),
     Stats(stats::Stats),
+    Health(health::Health),
+    Drain(drain::Drain),
     Config(config::Show),
     New(new::New),
     Build(build::Build),
@@ -135,6 +142,8 @@ impl Cli {
             Command::Jobs(jobs) => jobs.run(&config, out),
             Command::Dead(dead) => dead.run(&config, out),
             Command::Stats(stats) => stats.run(&config, out),
+            Command::Health(health) => health.run(&config, out),
+            Command::Drain(drain) => drain.run(&config),
             Command::Config(show) => show.run(&config, out),
             Command::New(new) => new.run(out),
             Command::Build(build) => build.run(&config, out),

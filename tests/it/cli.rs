@@ -86,7 +86,7 @@ fn check_failure(sandhog: &Sandhog, args: &[&str], code: i32, message: &str) {
 #[test]
 fn help_of_every_command() {
     let sandhog = Sandhog::new();
-    let commands: [&[&str]; 25] = [
+    let commands: [&[&str]; 30] = [
         &[],
         &["run"],
         &["enqueue"],
@@ -97,16 +97,21 @@ fn help_of_every_command() {
         &["handlers", "rollback"],
         &["handlers", "pin"],
         &["handlers", "unpin"],
+        &["handlers", "pause"],
         &["handlers", "resume"],
         &["jobs"],
         &["jobs", "list"],
         &["jobs", "show"],
+        &["jobs", "cancel"],
+        &["jobs", "wait"],
         &["dead"],
         &["dead", "list"],
         &["dead", "show"],
         &["dead", "requeue"],
         &["dead", "delete"],
         &["stats"],
+        &["health"],
+        &["drain"],
         &["config"],
         &["new"],
         &["build"],

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::guests;
 
-mod https;
+pub(crate) mod https;
 mod network;
 
 /// A handler in a folder of its own, run by the real program without a queue.

@@ -3,7 +3,10 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::support::{TestRunner, guests};
+use serde_json::json;
+
+use crate::grants::{self, https};
+use crate::support::{TestRunner, guests, project};
 
 /// Whether this kernel has Landlock, as the runner says; a test that needs it makes no claim otherwise.
 fn has_landlock(runner: &TestRunner) -> bool {
@@ -124,4 +127,45 @@ fn runner_ends_for_good_under_it() {
     runner.ended(&runner.ask("complete"));
     assert!(runner.stop().success());
     assert!(!runner.path("sandhog.db-wal").exists(), "the queue was closed, and its log taken in");
+}
+
+#[test]
+fn handlers_reach_servers_by_name_and_folders_as_they_are_granted_under_it() {
+    let port = https::server();
+    let mut runner = TestRunner::new();
+    for folder in ["queue", "in", "out"] {
+        fs::create_dir(runner.path(folder)).expect("the folder is ours");
+    }
+    fs::write(runner.path("in/a"), "alpha").expect("the folder is ours");
+    fs::write(runner.path("secret"), "xyzzy").expect("the folder is ours");
+    symlink("../secret", runner.path("in/link")).expect("the name is new");
+    let (into, out) = (runner.path("in"), runner.path("out"));
+    let (into, out, url) = (into.display(), out.display(), format!("https://localhost:{port}"));
+    let config = format!(
+        "queue.url = 'sqlite:queue/jobs.db'\n\
+         handlers.allow = ['reach: http {url} private', 'reach: read {into}', 'reach: write {out}']"
+    );
+    runner = runner.config(&config).manifest(
+        "reach",
+        &format!(
+            "[grants]\nhttp = [{{ url = '{url}', private = true }}]\nread = {{ '/in' = '{into}' }}\nwrite = {{ '/out' = '{out}' }}"
+        ),
+    );
+    runner.put("reach.wasm", grants::reach());
+    let mut command = runner.command();
+    command.env("SSL_CERT_FILE", project("tests/tls/ca.pem"));
+    runner.spawn_as(command, &[]);
+    let steps = json!({ "steps": [
+        { "get": ["https", format!("localhost:{port}"), "/"] },
+        { "read": ["/in", "a"] },
+        { "write": ["/out", "b", "beta"] },
+        { "rename": ["/out", "b", "/out", "c"] },
+        { "read": ["/in", "link"] },
+    ]});
+    let job = runner.ended(&runner.enqueue("reach", &steps.to_string()));
+    let said = job.result.expect("it completes");
+    assert_eq!(said[0], "ok: 200 secret");
+    assert_eq!(said[1], "ok: alpha");
+    assert!(said[2].as_str().is_some_and(|said| said.starts_with("ok")), "{said}");
+    assert!(said[4].as_str().is_some_and(|said| said.starts_with("err")), "{said}");
 }

@@ -13,6 +13,8 @@ mod bench;
 mod built;
 // A new generation that only fails.
 mod brake;
+// Commands that ask running runners, and that wait for jobs.
+mod client;
 // How jobs fail, are buried, and what people do about them.
 mod burial;
 mod cancel;

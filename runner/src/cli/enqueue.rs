@@ -9,8 +9,9 @@ use clap::Args;
 
 use super::fault::Fault;
 use super::terminal::{note, plain, write_json};
+use super::wait;
 use crate::clock::{Clock, SystemClock, UnixMs};
-use crate::config::{Config, quantity};
+use crate::config::{Config, Place, quantity};
 use crate::job::{self, Malformed};
 use crate::queue::NewJob;
 
@@ -50,6 +51,12 @@ pub(super) struct Enqueue {
     /// What the handler sees as `header.NAME` in the job's metadata; may be repeated
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
+    /// Wait until it has ended, and print its result instead of its id; the exit code is 1 if it became a dead letter
+    #[arg(long, conflicts_with_all = ["file", "quiet"])]
+    wait: bool,
+    /// With --wait: for at most this long, like 30s; it is a failure then
+    #[arg(long, value_name = "D", requires = "wait", value_parser = quantity::parse_duration)]
+    timeout: Option<Duration>,
     /// Print no ids
     #[arg(long, short)]
     quiet: bool,
@@ -78,6 +85,10 @@ impl Enqueue {
         if let Some(fault) = job::name_fault(job_type) {
             return Err(Fault::usage(format!("the job type {fault}")));
         }
+        if self.wait && matches!(config.queue.place, Place::Kafka(_)) {
+            return Err(Fault::failed("a queue in Kafka does not say how one job ended")
+                .with_hint("enqueue it without `--wait`; `sandhog dead list` shows what failed"));
+        }
         let body = read_body(&self.body, config.body_bytes_max)?;
         let (text, head) = job::parse_of_type(&body, config.body_bytes_max, job_type).map_err(|malformed| {
             Fault::failed(format!("the body is no job: {malformed}")).with_hint(match malformed {
@@ -87,13 +98,21 @@ impl Enqueue {
         })?;
         let id = self.id.clone().or(head.job_id);
         let job = self.job(head.job_type, text.to_owned(), id, SystemClock.now());
-        let enqueued = super::on_queue(config, async |queue| Ok(queue.enqueue(vec![job]).await?))?;
-        let enqueued = enqueued.first().expect("a queue answers for each job");
-        if enqueued.duplicate {
-            note(format_args!("note: there is a job `{}` already: nothing was added", plain(&enqueued.id)));
-        }
-        if self.json {
-            write_json(out, enqueued)?;
+        let (enqueued, ended) = super::on_queue(config, async |queue| {
+            let enqueued = queue.enqueue(vec![job]).await?.pop().expect("a queue answers for each job");
+            if enqueued.duplicate {
+                note(format_args!("note: there is a job `{}` already: nothing was added", plain(&enqueued.id)));
+            }
+            let ended = match self.wait {
+                true => Some(wait::until_ended(queue, &enqueued.id, self.timeout).await?),
+                false => None,
+            };
+            Ok((enqueued, ended))
+        })?;
+        if let Some(ended) = ended {
+            wait::write_ended(out, &ended, self.json)?;
+        } else if self.json {
+            write_json(out, &enqueued)?;
         } else if !self.quiet {
             writeln!(out, "{}", plain(&enqueued.id))?;
         }
@@ -102,7 +121,14 @@ impl Enqueue {
 
     fn job(&self, job_type: String, body: String, id: Option<String>, now: UnixMs) -> NewJob {
         let metadata = self.headers.iter().map(|(name, value)| (format!("header.{name}"), value.clone())).collect();
-        NewJob::Job { job_type, body, id, run_at: self.after.map(|after| now.plus(after)), metadata, keep: None }
+        NewJob::Job {
+            job_type,
+            body,
+            id,
+            run_at: self.after.map(|after| now.plus(after)),
+            metadata,
+            keep: self.wait.then_some(wait::KEEP),
+        }
     }
 }
 

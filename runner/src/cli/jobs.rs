@@ -6,9 +6,11 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
+use super::cancel::Cancel;
 use super::fault::Fault;
 use super::terminal::{self, moment, plain, plain_cut, plain_lines, relative, took};
 use super::terminal::{write_json, write_pairs, write_table};
+use super::wait::Wait;
 use crate::clock::{Clock, SystemClock, UnixMs};
 use crate::config::{Config, quantity};
 use crate::queue::{AttemptLines, Filter, Listed, Shown, State};
@@ -27,6 +29,8 @@ enum JobsCommand {
     /// List jobs, oldest first
     List(List),
     Show(Show),
+    Cancel(Cancel),
+    Wait(Wait),
 }
 
 #[derive(Debug, Default, PartialEq, Args)]
@@ -112,6 +116,8 @@ impl Jobs {
         match self.command {
             Some(JobsCommand::List(list)) => list.run(config, out),
             Some(JobsCommand::Show(show)) => show.run(config, out),
+            Some(JobsCommand::Cancel(cancel)) => cancel.run(config),
+            Some(JobsCommand::Wait(wait)) => wait.run(config, out),
             None => self.list.run(config, out),
         }
     }

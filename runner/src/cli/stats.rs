@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use clap::Args;
+use http::Method;
+use serde::{Deserialize, Serialize};
 
+use super::client::runners;
 use super::fault::Fault;
-use super::terminal::{plain, relative, write_json, write_pairs, write_table};
+use super::terminal::{plain, relative, took, write_json, write_pairs, write_table};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::queue::{Blocked, State};
+use crate::queue::{self, Blocked, State};
 
-/// Count jobs by type and state.
+/// Count jobs by type and state, and say what the runners do that run on this state folder.
 #[derive(Debug, Args)]
 pub(super) struct Stats {
     /// One object
@@ -19,13 +23,53 @@ pub(super) struct Stats {
     json: bool,
 }
 
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct All {
+    #[serde(flatten)]
+    stats: queue::Stats,
+    /// The runners that run on this state folder.
+    here: Vec<Here>,
+}
+
+/// What a runner does now.
+#[derive(Debug, Serialize, Deserialize)]
+struct Here {
+    #[serde(default)]
+    pid: u32,
+    slots: u32,
+    busy: u32,
+    in_flight: u32,
+    draining: bool,
+    uptime_ms: u64,
+}
+
+// === impl Here ===
+
+impl Here {
+    /// Those that answer: what else is counted is there without them.
+    async fn of(config: &Config) -> Vec<Here> {
+        let mut here = Vec::new();
+        for runner in runners(config, None) {
+            let Ok(Some(mut answer)) = runner.ask(Method::GET, "/v1/stats").await else { continue };
+            if let Ok(found) = serde_json::from_value::<Here>(answer.body["runner"].take()) {
+                here.push(Here { pid: runner.pid, ..found });
+            }
+        }
+        here
+    }
+}
+
 // === impl Stats ===
 
 impl Stats {
     pub(super) fn run(self, config: &Config, out: &mut dyn Write) -> Result<(), Fault> {
-        let stats = super::on_present_queue(config, async |queue| Ok(queue.stats().await?))?;
+        let (stats, here) = super::on_present_queue(config, async |queue| {
+            let here = Here::of(config).await;
+            Ok((queue.stats().await?, here))
+        })?;
         if self.json {
-            return Ok(write_json(out, &stats)?);
+            return Ok(write_json(out, &All { stats, here })?);
         }
         let mut by_type: BTreeMap<&str, BTreeMap<State, u64>> = BTreeMap::new();
         for count in &stats.counts {
@@ -54,6 +98,7 @@ impl Stats {
             ("settled too late", number(stats.fenced_total)),
         ];
         write_pairs(out, &pairs)?;
+        write_here(out, &here)?;
         for note in &stats.notes {
             writeln!(out, "\n{}", plain(note))?;
         }
@@ -63,6 +108,20 @@ impl Stats {
 
 fn number(number: Option<u64>) -> String {
     number.map_or_else(|| "-".to_owned(), |number| number.to_string())
+}
+
+fn write_here(out: &mut dyn Write, here: &[Here]) -> io::Result<()> {
+    if here.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    let row = |runner: &Here| {
+        let state = if runner.draining { "drains" } else { "runs" };
+        let uptime = took(Duration::from_millis(runner.uptime_ms));
+        let busy = format!("{} of {}", runner.busy, runner.slots);
+        vec![runner.pid.to_string(), state.to_owned(), busy, runner.in_flight.to_string(), uptime]
+    };
+    write_table(out, &["RUNNER", "STATE", "BUSY SLOTS", "IN FLIGHT", "SINCE"], here.iter().map(row).collect())
 }
 
 /// What somebody has to mend: it stands apart, and in capitals.

@@ -62,6 +62,11 @@ impl Paths {
             Listen::Tcp(_) => None,
         }));
         paths.read.push(config.handlers.dir.clone());
+        paths.read.extend(config.admin.token_file.as_deref().map(folder_of));
+        paths.write.extend(config.admin.listen.iter().filter_map(|listen| match listen {
+            Listen::Unix(socket) => Some(folder_of(socket)),
+            Listen::Tcp(_) => None,
+        }));
         let (read, write) = config.handlers.allow.all_folders();
         paths.read.extend(read);
         paths.write.extend(write);

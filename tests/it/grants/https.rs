@@ -13,7 +13,7 @@ use super::Reach;
 use crate::support::{Server, project};
 
 /// A server whose certificate is for `localhost`, and its port. It serves until the test's process ends.
-fn server() -> u16 {
+pub(crate) fn server() -> u16 {
     let file = |name: &str| project(format!("tests/tls/{name}"));
     let certificate = CertificateDer::from_pem_file(file("localhost.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(file("localhost.key")).unwrap();
