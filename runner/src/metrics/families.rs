@@ -199,7 +199,8 @@ fn of_queue(stats: &Stats, age: Duration, readings: &Readings, sums: &Sums, regi
     let depth = depth(stats, registry);
     let work = work(&depth, sums);
     let since = |at: Option<crate::clock::UnixMs>| at.map_or(0.0, |at| (readings.now.0 - at.0).max(0) as f64 / 1e3);
-    let all = work.values().sum();
+    // The sum of nothing is a negative zero.
+    let all = work.values().fold(0.0, |all, seconds| all + seconds);
     let depth = depth.into_iter();
     let depth = depth.map(|((job_type, state), jobs)| (vec![job_type, state.as_str().into()], jobs as f64)).collect();
     let mut families = vec![
