@@ -41,7 +41,7 @@ pub(super) fn seal() -> Option<i32> {
 pub(super) fn restrict(paths: &Paths, config: &Config, abi: i32) -> Part {
     match (config.hardening.landlock, abi) {
         (Wanted::Off, _) => return Part::Off,
-        (_, 0) => return Part::Missing("the kernel has none".to_owned()),
+        (_, 0) => return Part::Missing("the kernel has none, or a container keeps it from the runner".to_owned()),
         (_, ..OLDEST) => return Part::Missing(format!("the kernel's version {abi} is too old")),
         (Wanted::Auto | Wanted::Require, _) => {}
     }
