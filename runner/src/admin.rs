@@ -154,7 +154,15 @@ impl Server {
         let runtime = { runtime }.enable_all().thread_name("admin-files").build().map_err(StartError::Thread)?;
         let doors = {
             let _inside = runtime.enter();
-            Door::open_all(admin, &config.state_dir)?
+            Door::open_all(admin, &config.state_dir)
+        };
+        let doors = match doors {
+            Ok(doors) => doors,
+            Err(error) => {
+                // This may be called on another runtime, where dropping it would wait.
+                runtime.shutdown_background();
+                return Err(error);
+            }
         };
         let site = Arc::new(Site {
             guard: Guard { token, hosts: admin.hosts.clone() },

@@ -13,12 +13,12 @@ use sandhog::clock::{Clock, SystemClock, UnixMs};
 use sandhog::generation::Generation;
 use sandhog::outcome::{Disposition, Failure, Kind, RetryAfter};
 use sandhog::queue::{
-    AttemptRecord, Delivery, Demand, Enqueued, Filter, NewJob, Queue, REQUEUES_MAX, Requeue, Settled, Settlement,
-    Shown, State,
+    AttemptRecord, Delivery, Demand, Enqueued, Filter, NewJob, Queue, Requeue, Settled, Settlement, Shown, State,
 };
 
 use crate::eventually;
 
+mod dead;
 pub(crate) mod follow_ups;
 mod looking;
 pub(crate) mod reports;
@@ -43,12 +43,12 @@ pub(crate) async fn exercise<F: Future<Output = Arc<dyn Queue>>>(make: impl Fn()
     claim("dropped execution counts as a start", Box::pin(dropped_execution_counts(make().await))).await;
     claim("released job counts only if started", Box::pin(released_job_counts_only_if_started(make().await))).await;
     claim("buried job is a dead letter", Box::pin(buried_job_is_a_dead_letter(make().await))).await;
-    claim("requeued dead letter runs again", Box::pin(requeued_dead_letter_runs_again(make().await))).await;
-    claim("hopeless job goes back by force alone", Box::pin(hopeless_job_goes_back_by_force(make().await))).await;
+    claim("requeued dead letter runs again", Box::pin(dead::requeued_dead_letter_runs_again(make().await))).await;
+    claim("hopeless job goes back by force alone", Box::pin(dead::hopeless_job_goes_back_by_force(make().await))).await;
     claim("list comes in pages", Box::pin(looking::list_comes_in_pages(make().await))).await;
     let said = looking::dead_letter_has_what_the_guest_said(make().await);
     claim("dead letter has what the guest said", Box::pin(said)).await;
-    claim("deleted dead letter is gone", Box::pin(deleted_dead_letter_is_gone(make().await))).await;
+    claim("deleted dead letter is gone", Box::pin(dead::deleted_dead_letter_is_gone(make().await))).await;
     claim("malformed bytes are kept", Box::pin(malformed_bytes_are_kept(make().await))).await;
     claim("unserved type waits", Box::pin(unserved_type_waits(make().await))).await;
     claim("others take what nobody serves", Box::pin(others_take_what_nobody_serves(make().await))).await;
@@ -285,59 +285,6 @@ async fn buried_job_is_a_dead_letter(queue: Arc<dyn Queue>) {
     let since = |at| Filter { since: Some(at), ..Filter::default() };
     assert_eq!(of(since(SystemClock.now().plus(PATIENCE))).await.unwrap().len(), 0);
     assert_eq!(of(since(SystemClock.now().minus(PATIENCE))).await.unwrap().len(), 1);
-}
-
-async fn requeued_dead_letter_runs_again(queue: Arc<dyn Queue>) {
-    let id = enqueue(&*queue, vec![new_job("t")]).await.remove(0).id;
-    enqueue(&*queue, vec![new_job("t")]).await;
-    for _ in 0..2 {
-        let delivery = receive_one(&*queue, "t").await;
-        let failure = Failure::new(Kind::Trap, "unreachable");
-        let record = attempt(&delivery, Some(failure.clone()));
-        settle(&*queue, delivery, Settlement::new(Disposition::Bury(failure), Some(record))).await;
-    }
-    let only = Filter { ids: vec![id.clone()], ..Filter::default() };
-    assert_eq!(
-        queue.requeue_dead(only.clone(), Requeue { dry_run: true, ..Requeue::default() }).await.unwrap().letters.len(),
-        1
-    );
-    assert_eq!(counted(&*queue, State::Dead).await, 2, "a dry run changes nothing");
-    assert_eq!(queue.requeue_dead(only.clone(), Requeue::default()).await.unwrap().letters.len(), 1);
-    assert_eq!(queue.requeue_dead(only, Requeue::default()).await.unwrap().letters.len(), 0, "it is dead no more");
-    let delivery = receive_one(&*queue, "t").await;
-    assert_eq!(delivery.job.id, id);
-    assert_eq!((delivery.job.attempt, delivery.job.failures, delivery.job.first_started_at), (2, 0, None));
-    assert_eq!(settle(&*queue, delivery, bury(Kind::Error, "again")).await, Settled::Settled);
-    assert_eq!(ended(&*queue, &id).await.listed.requeues, 1);
-}
-
-async fn hopeless_job_goes_back_by_force(queue: Arc<dyn Queue>) {
-    let id = enqueue(&*queue, vec![new_job("t")]).await.remove(0).id;
-    let mut requeues = 0;
-    loop {
-        let delivery = receive_one(&*queue, "t").await;
-        settle(&*queue, delivery, bury(Kind::Error, "hopeless")).await;
-        if queue.requeue_dead(Filter::default(), Requeue::default()).await.unwrap().letters.is_empty() {
-            break;
-        }
-        requeues += 1;
-    }
-    assert_eq!(requeues, REQUEUES_MAX);
-    let only = Filter { ids: vec![id], ..Filter::default() };
-    let requeued = queue.requeue_dead(only.clone(), Requeue::default()).await.unwrap();
-    assert_eq!((requeued.letters.len(), requeued.stay), (0, 1), "by its id neither");
-    let force = Requeue { force: true, ..Requeue::default() };
-    assert_eq!(queue.requeue_dead(only, force).await.unwrap().letters.len(), 1);
-    settle_all(&*queue, vec![receive_one(&*queue, "t").await]).await;
-}
-
-async fn deleted_dead_letter_is_gone(queue: Arc<dyn Queue>) {
-    let id = enqueue(&*queue, vec![new_job("t")]).await.remove(0).id;
-    let delivery = receive_one(&*queue, "t").await;
-    settle(&*queue, delivery, bury(Kind::Error, "no")).await;
-    assert_eq!(queue.delete_dead(Filter::default(), true).await.unwrap().len(), 1);
-    assert_eq!(queue.delete_dead(Filter::default(), false).await.unwrap().len(), 1);
-    eventually!(queue.show(&id).await.unwrap().is_none());
 }
 
 async fn malformed_bytes_are_kept(queue: Arc<dyn Queue>) {
