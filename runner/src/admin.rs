@@ -27,6 +27,7 @@ use crate::sampler::Sampler;
 use crate::sandbox::Sandbox;
 use crate::traces::Traces;
 
+pub(crate) mod bare;
 mod connection;
 mod dead;
 mod enqueue;
