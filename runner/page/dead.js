@@ -1,6 +1,7 @@
 // Dead letters: in groups that died alike, one by one, and what can be done with them.
 
 import { get, path, post, remove } from './api.js';
+import { ask } from './dialog.js';
 import { h } from './dom.js';
 import { count, counted } from './format.js';
 import { one } from './job.js';
@@ -89,14 +90,15 @@ function onGroup(group, label, action) {
     keys: [groupKey(group)],
     async send() {
       const ids = await idsOf(group, until);
-      let changed = 0;
+      let [changed, stay] = [0, 0];
       for (let at = 0; at < ids.length; at += PART) {
         const answer = await post(path(['dead', action]), { ids: ids.slice(at, at + PART) });
         changed += answer.count;
+        stay += answer.stay;
       }
-      return changed;
+      return { changed, stay };
     },
-    done: (changed) => `${counted(changed, 'dead letter')} ${action}d.`,
+    done: ({ changed, stay }) => `${counted(changed, 'dead letter')} ${action}d.${stay > 0 ? ` ${count(stay)} stay: they were requeued too often already.` : ''}`,
   });
 }
 
@@ -159,6 +161,17 @@ const lettersTable = (letters) => table('Dead letters', [
   ],
 })));
 
+/** Sends it back; one that came back so often that the runner keeps it only if a person insists. */
+async function requeue(id) {
+  try {
+    return await post(path(['dead', id, 'requeue']));
+  } catch (error) {
+    const insists = error.code === 'requeued-too-often' && await ask({ title: 'Requeue it once more?', text: error.message, accept: 'Requeue' });
+    if (!insists) throw error;
+    return post(path(['dead', id, 'requeue'], { force: 'true' }));
+  }
+}
+
 function letterActions(each, then) {
   if (isGoing(each.id)) return h('em', null, 'under way');
   const malformed = each.failure?.kind === 'malformed';
@@ -173,6 +186,6 @@ function letterActions(each, then) {
     },
   });
   return h('div', { class: 'actions' },
-    button('Requeue', act('Requeue', 'requeued', () => post(path(['dead', each.id, 'requeue']))), { disabled: malformed, title: malformed ? 'It is no job: no handler could take it' : null, 'aria-label': `Requeue ${each.id}` }),
+    button('Requeue', act('Requeue', 'requeued', () => requeue(each.id)), { disabled: malformed, title: malformed ? 'It is no job: no handler could take it' : null, 'aria-label': `Requeue ${each.id}` }),
     button('Delete', act('Delete', 'deleted', () => remove(path(['dead', each.id]))), { class: 'button is-danger', 'aria-label': `Delete ${each.id}` }));
 }

@@ -76,7 +76,8 @@ function update(node, child) {
 function set(node, name, value) {
   if (name === 'key' || name === 'opaque') return;
   if (name.startsWith('on')) node[name] = value;
-  else if (name === 'value' || name === 'checked') node[name] = value ?? '';
+  else if (name === 'value') node.value = value ?? '';
+  else if (name === 'selected') node.selected = Boolean(value);
   else if (value == null || value === false) node.removeAttribute(name);
   else node.setAttribute(name, value === true ? '' : clean(value));
 }

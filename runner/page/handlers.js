@@ -84,21 +84,21 @@ const details = (each, key) => h('details', null,
       when(kept.first_served_at_ms),
       kept.standing,
       each.pinned && kept.generation === each.generation
-        ? button('Unpin', () => act(each, key, 'unpin', {}, `\`${each.handler}\` serves what lies in the folder again.`), { 'aria-label': `Unpin ${each.handler}` })
-        : button('Pin', () => act(each, key, 'pin', { generation: kept.generation }, `\`${each.handler}\` stays on ${kept.generation}.`), { 'aria-label': `Pin ${each.handler} to ${kept.generation}` }),
+        ? button('Unpin', () => act(each, key, 'unpin', `\`${each.handler}\` serves what lies in the folder again.`), { 'aria-label': `Unpin ${each.handler}` })
+        : button('Pin', () => act(each, key, 'pin', `\`${each.handler}\` stays on ${kept.generation}.`, { generation: kept.generation }), { 'aria-label': `Pin ${each.handler} to ${kept.generation}` }),
     ],
   }))));
 
 function actions(each, key) {
   return h('div', { class: 'actions' },
     waits(each)
-      ? button('Resume', () => act(each, key, 'resume', {}, `\`${each.handler}\` is resumed.`), { class: 'button is-main', 'aria-label': `Resume ${each.handler}` })
-      : button('Pause', () => act(each, key, 'pause', {}, `\`${each.handler}\` is paused: its jobs wait.`), { 'aria-label': `Pause ${each.handler}` }),
-    each.pinned && button('Unpin', () => act(each, key, 'unpin', {}, `\`${each.handler}\` serves what lies in the folder again.`), { 'aria-label': `Unpin ${each.handler}` }),
+      ? button('Resume', () => act(each, key, 'resume', `\`${each.handler}\` is resumed.`), { class: 'button is-main', 'aria-label': `Resume ${each.handler}` })
+      : button('Pause', () => act(each, key, 'pause', `\`${each.handler}\` is paused: its jobs wait.`), { 'aria-label': `Pause ${each.handler}` }),
+    each.pinned && button('Unpin', () => act(each, key, 'unpin', `\`${each.handler}\` serves what lies in the folder again.`), { 'aria-label': `Unpin ${each.handler}` }),
     button('Roll back', () => rollBack(each, key), { disabled: each.generations.length < 2, title: each.generations.length < 2 ? 'There is no generation before this one' : null, 'aria-label': `Roll back ${each.handler}` }));
 }
 
-const act = (each, key, action, body, done) => now({ keys: [key], send: () => post(path(['handlers', each.handler, action]), body), done: () => done });
+const act = (each, key, action, done, parameters) => now({ keys: [key], send: () => post(path(['handlers', each.handler, action], parameters)), done: () => done });
 
 async function rollBack(each, key) {
   const agreed = await ask({
@@ -106,7 +106,7 @@ async function rollBack(each, key) {
     text: 'The generation before the present one takes over, and stays whatever lies in the folder, until it is unpinned. Attempts that run end as they are.',
     accept: 'Roll back',
   });
-  if (agreed) await act(each, key, 'rollback', {}, `\`${each.handler}\` is rolled back, and pinned.`);
+  if (agreed) await act(each, key, 'rollback', `\`${each.handler}\` is rolled back, and pinned.`);
 }
 
 const words = (limit) => limit.replace(/_(ms|us|bytes)$/, '').replaceAll('_', ' ');

@@ -36,8 +36,7 @@ function form(filter) {
     const id = data.get('id').trim();
     location.hash = id ? `#/jobs/${encodeURIComponent(id)}` : address({ state: data.get('state'), type: data.get('type').trim() });
   };
-  const key = `filter ${filter.state} ${filter.type}`;
-  return h('form', { key, class: 'filter', role: 'search', 'aria-label': 'Jobs', onsubmit: apply },
+  return h('form', { key: 'filter', class: 'filter', role: 'search', 'aria-label': 'Jobs', onsubmit: apply },
     h('label', { class: 'field' }, h('span', null, 'State'),
       h('select', { name: 'state', onchange: (event) => event.currentTarget.form.requestSubmit() },
         h('option', { value: '', selected: filter.state === '' }, 'any'),

@@ -246,7 +246,7 @@ impl Observer for Activity {
 
     fn settled(&self, job: &Job, fate: &Fate, settled: Settled) {
         if settled == Settled::Settled {
-            self.count(&job.job_type, |present| present.settle(fate));
+            self.count(&job.job_type, |present| present.note(fate));
         }
     }
 }
@@ -322,7 +322,7 @@ impl Present {
         raise(&self.memory_peak_bytes, memory_peak_bytes);
     }
 
-    fn settle(&self, fate: &Fate) {
+    fn note(&self, fate: &Fate) {
         let count = match fate {
             Fate::Completed => &self.done,
             Fate::Failed(_) => &self.failed,
@@ -370,6 +370,11 @@ impl Minute {
         let settled = [self.done, self.failed, self.retried, self.buried].into_iter().map(u64::from).sum::<u64>();
         settled + u64::from(self.slowest_us > 0) + self.waiting.unwrap_or(0) + self.running.unwrap_or(0)
     }
+}
+
+/// How long it is until another minute begins.
+pub fn until_next_minute(now: UnixMs) -> Duration {
+    MINUTE - now.since(minute_of(now))
 }
 
 fn minute_of(now: UnixMs) -> UnixMs {

@@ -15,6 +15,7 @@ use self::guard::Guard;
 use self::listen::Door;
 use self::site::{Served, Site};
 use self::upload::Uploads;
+use crate::activity::Activity;
 use crate::config::{Config, Token};
 use crate::dispatch::Dispatcher;
 use crate::events::Events;
@@ -27,12 +28,14 @@ use crate::sampler::Sampler;
 use crate::sandbox::Sandbox;
 use crate::traces::Traces;
 
+mod activity;
 pub(crate) mod bare;
 mod connection;
 mod dead;
 mod enqueue;
 mod error;
 mod events;
+mod follow_ups;
 mod guard;
 mod handlers;
 mod health;
@@ -40,6 +43,7 @@ mod jobs;
 pub(crate) mod listen;
 mod metrics;
 mod openapi;
+mod page;
 mod parameters;
 mod site;
 mod stats;
@@ -70,6 +74,8 @@ pub struct Runner {
     pub sampler: Arc<Sampler>,
     /// What happens to its jobs.
     pub events: Arc<Events>,
+    /// What it did in the last hour.
+    pub activity: Arc<Activity>,
     /// What is counted of them.
     pub metrics: Arc<Metrics>,
     /// What makes spans of its attempts, if anything does.

@@ -12,8 +12,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::activity::{self, Activity};
 use crate::admin;
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Origin, Place};
 use crate::dispatch::{Dispatcher, Parts, given_up};
 use crate::events::Events;
@@ -141,6 +142,7 @@ async fn work(
         // A handler's jobs run as soon as it is loaded, whatever the others take; and who wants to stop waits for none.
         ended = dispatcher.run(&drain, &signals.stop, config.drain_timeout, until_empty) => ended,
         () = reload.follow(|| assembled.ready(config)) => unreachable!("it follows as long as it is polled"),
+        () = assembled.count_minutes(config) => unreachable!("minutes go on"),
         () = drain_when_swap_appears(&sandbox, &drain) => unreachable!("it waits on when it has drained"),
     };
     reload.note_standings().await;
@@ -184,6 +186,8 @@ struct Assembled {
     dispatcher: Arc<Dispatcher>,
     loaded: Arc<AtomicBool>,
     events: Arc<Events>,
+    activity: Arc<Activity>,
+    sampler: Arc<Sampler>,
     metrics: Arc<Metrics>,
     traces: Option<Arc<Traces>>,
 }
@@ -197,6 +201,7 @@ fn assemble(
     let registry = Arc::new(ArcSwap::from_pointee(Registry::default()));
     let metrics = Arc::new(Metrics::new(Arc::clone(&registry), guests.metrics().num_workers()));
     let events = Events::new();
+    let activity = Arc::new(Activity::new(SystemClock.now()));
     let dispatcher = Dispatcher::new(Parts {
         queue: Arc::clone(queue),
         registry: Arc::clone(&registry),
@@ -205,10 +210,15 @@ fn assemble(
         jitter: Box::new(random_jitter),
         guests: Box::new(guests.clone()),
         keep_logs: config.queue.keep_logs,
-        observers: vec![Arc::clone(&events) as Arc<dyn Observer>, Arc::clone(&metrics) as Arc<dyn Observer>],
+        observers: vec![
+            Arc::clone(&events) as Arc<dyn Observer>,
+            Arc::clone(&activity) as _,
+            Arc::clone(&metrics) as _,
+        ],
         traces: traces.clone(),
     });
-    Assembled { registry, dispatcher, loaded: Arc::default(), events, metrics, traces }
+    let sampler = Arc::new(Sampler::new(Arc::clone(queue)));
+    Assembled { registry, dispatcher, loaded: Arc::default(), events, activity, sampler, metrics, traces }
 }
 
 /// Opens the queue. Kafka that cannot be reached is waited for, unless a signal comes: none then.
@@ -303,8 +313,9 @@ impl Assembled {
             dispatcher: Arc::clone(&self.dispatcher),
             drain: signals.drain.clone(),
             loaded: Arc::clone(&self.loaded),
-            sampler: Arc::new(Sampler::new(Arc::clone(queue))),
+            sampler: Arc::clone(&self.sampler),
             events: Arc::clone(&self.events),
+            activity: Arc::clone(&self.activity),
             metrics: Arc::clone(&self.metrics),
             traces: self.traces.clone(),
             sandbox: None,
@@ -312,6 +323,20 @@ impl Assembled {
             started: Instant::now(),
             handlers: Arc::new(Overview::new(config)),
             room: admin::Room::default(),
+        }
+    }
+
+    /// Keeps the minutes of what is done apart, and looks once in each how much waits. A Kafka queue would have to read its
+    /// topics for that: there it is known only while somebody looks.
+    async fn count_minutes(&self, config: &Config) {
+        loop {
+            tokio::time::sleep(activity::until_next_minute(SystemClock.now())).await;
+            self.activity.tick(SystemClock.now());
+            if !matches!(config.queue.place, Place::Kafka(_))
+                && let Ok(sample) = self.sampler.sample().await
+            {
+                self.activity.sampled(&sample.stats, SystemClock.now());
+            }
         }
     }
 

@@ -178,6 +178,16 @@ fn written(config: &Config) -> String {
                 table(&mut file, effective.key, &config.queue.kafka.client);
                 continue;
             }
+            "traces.headers" => {
+                let headers = config.traces.headers.iter();
+                let exposed = headers.map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
+                table(&mut file, effective.key, &exposed);
+                continue;
+            }
+            "traces.resource" => {
+                table(&mut file, effective.key, &config.traces.resource);
+                continue;
+            }
             // A topic in the URL goes over these.
             "queue.kafka.topic" | "queue.kafka.topics" => continue,
             _ if effective.value.is_empty() => continue,
@@ -185,7 +195,9 @@ fn written(config: &Config) -> String {
             "queue.keep_completed" if effective.value != "0" => continue,
             "queue.keep_completed.age" | "queue.keep_completed.bytes" if keeps_nothing => continue,
             // Lists.
-            "handlers.allow" | "hardening.read" | "hardening.write" => effective.value.replace("${", "$${"),
+            "admin.hosts" | "admin.listen" | "handlers.allow" | "hardening.read" | "hardening.write" => {
+                effective.value.replace("${", "$${")
+            }
             _ => quoted(&effective.value),
         };
         writeln!(file, "{} = {value}", effective.key).unwrap();
@@ -202,6 +214,8 @@ fn what_is_taken_as_a_configuration_can_be_written_and_read_again() {
         let mut again = resolve(&file).unwrap_or_else(|| panic!("not a configuration: {file}"));
         for config in [&mut config, &mut again] {
             config.effective.clear();
+            // It is, once it is written.
+            config.admin.listen_is_set = true;
             if config.queue.keep.age.is_zero() {
                 config.queue.keep.bytes = 0;
             }

@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 use sandhog::clock::{Clock, SystemClock, UnixMs};
 use sandhog::generation::Generation;
 use sandhog::outcome::{Disposition, Failure, Kind, RetryAfter};
-use sandhog::queue::{
-    AttemptRecord, Delivery, Demand, Enqueued, Filter, NewJob, Queue, Requeue, Settled, Settlement, Shown, State,
-};
+use sandhog::queue::{AttemptRecord, Delivery, Demand, Enqueued, NewJob, Queue, Settled, Settlement, Shown, State};
 
 use crate::eventually;
 
@@ -42,14 +40,14 @@ pub(crate) async fn exercise<F: Future<Output = Arc<dyn Queue>>>(make: impl Fn()
     claim("dropped delivery comes again", Box::pin(dropped_delivery_comes_again(make().await))).await;
     claim("dropped execution counts as a start", Box::pin(dropped_execution_counts(make().await))).await;
     claim("released job counts only if started", Box::pin(released_job_counts_only_if_started(make().await))).await;
-    claim("buried job is a dead letter", Box::pin(buried_job_is_a_dead_letter(make().await))).await;
+    claim("buried job is a dead letter", Box::pin(dead::buried_job_is_a_dead_letter(make().await))).await;
     claim("requeued dead letter runs again", Box::pin(dead::requeued_dead_letter_runs_again(make().await))).await;
     claim("hopeless job goes back by force alone", Box::pin(dead::hopeless_job_goes_back_by_force(make().await))).await;
     claim("list comes in pages", Box::pin(looking::list_comes_in_pages(make().await))).await;
     let said = looking::dead_letter_has_what_the_guest_said(make().await);
     claim("dead letter has what the guest said", Box::pin(said)).await;
     claim("deleted dead letter is gone", Box::pin(dead::deleted_dead_letter_is_gone(make().await))).await;
-    claim("malformed bytes are kept", Box::pin(malformed_bytes_are_kept(make().await))).await;
+    claim("malformed bytes are kept", Box::pin(dead::malformed_bytes_are_kept(make().await))).await;
     claim("unserved type waits", Box::pin(unserved_type_waits(make().await))).await;
     claim("others take what nobody serves", Box::pin(others_take_what_nobody_serves(make().await))).await;
     claim("paused type waits for others too", Box::pin(paused_type_waits_for_others_too(make().await))).await;
@@ -261,41 +259,6 @@ async fn released_job_counts_only_if_started(queue: Arc<dyn Queue>) {
         assert_eq!((delivery.job.attempt, delivery.job.interruptions), (attempt, interruptions));
         drop(delivery);
     }
-}
-
-async fn buried_job_is_a_dead_letter(queue: Arc<dyn Queue>) {
-    let id = enqueue(&*queue, vec![new_job("t")]).await.remove(0).id;
-    let delivery = receive_one(&*queue, "t").await;
-    let body = delivery.job.body.clone();
-    let failure = Failure::new(Kind::Limit("handles".into()), "1,001 handles");
-    let record = attempt(&delivery, Some(failure.clone()));
-    let settlement = Settlement::new(Disposition::Bury(failure.clone()), Some(record));
-    assert_eq!(settle(&*queue, delivery, settlement).await, Settled::Settled);
-    let dead = queue.list(Filter { state: Some(State::Dead), ..Filter::default() }).await.unwrap();
-    assert_eq!(dead.len(), 1);
-    assert_eq!((dead[0].id.as_str(), dead[0].job_type.as_deref()), (id.as_str(), Some("t")));
-    assert_eq!((dead[0].failure.as_ref(), dead[0].failures, dead[0].attempt), (Some(&failure), 1, 1));
-    assert!(dead[0].ended_at.is_some());
-    let shown = ended(&*queue, &id).await;
-    assert_eq!(shown.body, body.as_bytes());
-    let of = |filter: Filter| queue.list(filter);
-    let kind = |kind| Filter { kind: Some(kind), ..Filter::default() };
-    assert_eq!(of(kind(failure.kind.clone())).await.unwrap().len(), 1);
-    assert_eq!(of(kind(Kind::Trap)).await.unwrap().len(), 0);
-    let since = |at| Filter { since: Some(at), ..Filter::default() };
-    assert_eq!(of(since(SystemClock.now().plus(PATIENCE))).await.unwrap().len(), 0);
-    assert_eq!(of(since(SystemClock.now().minus(PATIENCE))).await.unwrap().len(), 1);
-}
-
-async fn malformed_bytes_are_kept(queue: Arc<dyn Queue>) {
-    let bytes = b"\xff\0not a job".to_vec();
-    let malformed = NewJob::Malformed { bytes: bytes.clone(), reason: "not UTF-8: byte 0 is no character".into() };
-    let id = enqueue(&*queue, vec![malformed]).await.remove(0).id;
-    let shown = ended(&*queue, &id).await;
-    assert_eq!((shown.body, shown.listed.state, shown.listed.job_type), (bytes, State::Dead, None));
-    assert_eq!(shown.listed.failure.unwrap().kind, Kind::Malformed);
-    assert!(queue.requeue_dead(Filter { ids: vec![id], ..Filter::default() }, Requeue::default()).await.is_err());
-    assert_eq!(queue.requeue_dead(Filter::default(), Requeue::default()).await.unwrap().letters.len(), 0);
 }
 
 async fn unserved_type_waits(queue: Arc<dyn Queue>) {

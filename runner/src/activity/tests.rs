@@ -1,3 +1,5 @@
+//! What is charted of an hour, by hand.
+
 use super::*;
 use crate::outcome::Kind;
 use crate::queue::Count;

@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::ApiError;
-use super::{Runner, dead, enqueue, events, handlers, health, jobs, metrics, stats, wait};
+use super::{Runner, activity, dead, enqueue, events, follow_ups, handlers, health, jobs, metrics, page, stats, wait};
 
 /// What the document says beside the routes.
 #[derive(OpenApi)]
@@ -46,6 +46,7 @@ pub(super) fn routes(runner: Arc<Runner>) -> Router {
             }),
         )
         // The page and the metrics have no part in the document.
+        .merge(page::routes())
         .route("/metrics", axum::routing::get(metrics::metrics))
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "no-such-route", "there is nothing at this path"))
         .method_not_allowed_fallback(async || {
@@ -90,6 +91,7 @@ fn described() -> OpenApiRouter<Arc<Runner>> {
         .routes(routes!(jobs::list, enqueue::enqueue))
         .routes(routes!(jobs::show, jobs::cancel))
         .routes(routes!(wait::wait))
+        .routes(routes!(follow_ups::follow_ups))
         .routes(routes!(dead::list))
         .routes(routes!(dead::groups))
         .routes(routes!(dead::requeue_all))
@@ -103,6 +105,7 @@ fn described() -> OpenApiRouter<Arc<Runner>> {
         .routes(routes!(handlers::pin))
         .routes(routes!(handlers::unpin))
         .routes(routes!(stats::stats))
+        .routes(routes!(activity::activity))
         .routes(routes!(stats::drain))
         .routes(routes!(events::stream))
 }
