@@ -23,12 +23,14 @@ pub(crate) fn serve(queue: BareQueue, job_type: String) -> std::io::Result<Socke
     let (waiting, bodies) = sync_channel(TOGETHER_MAX);
     std::thread::Builder::new().name("bare-writer".to_owned()).spawn(move || write(queue, &job_type, &bodies))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
+    // Whoever calls this is on a runtime, and may not wait on another.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let router = Router::new().route("/", post(take)).with_state(waiting);
-    std::thread::Builder::new()
-        .name("bare-api".to_owned())
-        .spawn(move || runtime.block_on(axum::serve(listener, router).into_future()))?;
+    let serve =
+        move || runtime.block_on(async { axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await });
+    std::thread::Builder::new().name("bare-api".to_owned()).spawn(serve)?;
     Ok(address)
 }
 
