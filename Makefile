@@ -3,7 +3,7 @@
 # One set of flags everywhere: with another the sandbox's engine is compiled again, which takes minutes.
 FLAGS := --release --workspace
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test test-long test-deploy soak check lint build guests system
+.PHONY: help demo bench test test-api test-long test-deploy soak check lint build guests system
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ bench: build ## Measure this machine, each figure beside a limit measured in the
 
 test: system ## Everything, from nothing: format, lints, documents, guests, all tests
 	tools/test
+
+test-api: build ## A real runner's HTTP API against its document, with requests that schemathesis makes of it
+	tools/test-api
 
 test-long: system ## What takes too long for `make test`: Kafka's runners and brokers killed, stopped and replaced for minutes
 	tools/check-system --kafka

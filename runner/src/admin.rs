@@ -29,6 +29,7 @@ use crate::sandbox::Sandbox;
 use crate::traces::Traces;
 
 mod activity;
+pub(crate) mod bare;
 mod connection;
 mod dead;
 mod enqueue;
@@ -160,7 +161,15 @@ impl Server {
         let runtime = { runtime }.enable_all().thread_name("admin-files").build().map_err(StartError::Thread)?;
         let doors = {
             let _inside = runtime.enter();
-            Door::open_all(admin, &config.state_dir)?
+            Door::open_all(admin, &config.state_dir)
+        };
+        let doors = match doors {
+            Ok(doors) => doors,
+            Err(error) => {
+                // This may be called on another runtime, where dropping it would wait.
+                runtime.shutdown_background();
+                return Err(error);
+            }
         };
         let site = Arc::new(Site {
             guard: Guard { token, hosts: admin.hosts.clone() },

@@ -16,6 +16,7 @@ pub(crate) use self::report::{Figure, Target};
 pub(crate) use self::subject::Subject;
 use crate::config::{Config, Environment};
 
+mod api;
 mod attempt;
 mod backlog;
 mod drain;
@@ -153,6 +154,7 @@ impl Bench {
         }
         follow_ups::measure(&mut session).await.context("cannot measure `drain/follow-ups`")?;
         enqueue::measure(&mut session).await.context("cannot measure `enqueue`")?;
+        api::measure(&mut session).await.context("cannot measure jobs over HTTP")?;
         idle::measure(&mut session).await.context("cannot measure `idle`")?;
         backlog::measure(&mut session).await.context("cannot measure `backlog`")?;
         start::measure(&mut session).await.context("cannot measure `start`")?;
@@ -212,8 +214,15 @@ fn names(subjects: &[Subject], fetching: &[Subject], kafka: bool) -> Vec<String>
     names.extend(subjects.iter().map(|subject| reused::name(&subject.name)));
     names.extend(fetching.iter().map(|subject| http::name(&subject.name)));
     names.extend(subjects.iter().flat_map(|subject| drain::names(&subject.name)));
-    let fixed =
-        [&follow_ups::NAMES[..], &enqueue::NAMES, &idle::NAMES, &backlog::NAMES, &start::NAMES, &metrics::NAMES];
+    let fixed = [
+        &follow_ups::NAMES[..],
+        &enqueue::NAMES,
+        &api::NAMES,
+        &idle::NAMES,
+        &backlog::NAMES,
+        &start::NAMES,
+        &metrics::NAMES,
+    ];
     names.extend(fixed.into_iter().flatten().map(|&name| name.to_owned()));
     if kafka {
         names.extend(subjects.iter().flat_map(|subject| kafka::drain_names(&subject.name)));

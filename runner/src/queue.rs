@@ -55,6 +55,11 @@ pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
     /// How many jobs there are, by type and state.
     fn stats(&self) -> Answer<'_, Result<Stats, QueueError>>;
 
+    /// Whether it can be reached at all, found with as little as can be asked.
+    fn answers(&self) -> Answer<'_, Result<(), QueueError>> {
+        Box::pin(async move { self.stats().await.map(drop) })
+    }
+
     /// Whether a job of a type that `demand` lists is ready, or any job is running, here or in another runner; found without
     /// counting.
     fn has_work<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<bool, QueueError>>;

@@ -21,7 +21,12 @@ pub struct Sampler {
     last: ArcSwapOption<Sample>,
     /// Held by who asks the queue; when it failed last, and why.
     asking: Mutex<Option<(Instant, Arc<QueueError>)>>,
+    /// Held by who asks whether it can be reached; when it was asked last, and what it said.
+    reaching: Mutex<Option<(Instant, Reached)>>,
 }
+
+/// Whether it could be reached.
+type Reached = Result<(), Arc<QueueError>>;
 
 /// What the queue counted.
 #[derive(Debug, Clone)]
@@ -39,7 +44,7 @@ pub struct Sample {
 impl Sampler {
     /// A sampler of `queue` that has asked for nothing yet.
     pub fn new(queue: Arc<dyn Queue>) -> Sampler {
-        Sampler { queue, last: ArcSwapOption::empty(), asking: Mutex::new(None) }
+        Sampler { queue, last: ArcSwapOption::empty(), asking: Mutex::new(None), reaching: Mutex::new(None) }
     }
 
     /// What the queue counted less than a second ago, or counts now. If it cannot, what it counted last, which says why.
@@ -79,6 +84,31 @@ impl Sampler {
         }
     }
 
+    /// Whether the queue can be reached, as it said less than a second ago, or says now. Who does not wait for it leaves the
+    /// answer to the next.
+    ///
+    /// # Errors
+    ///
+    /// What it says.
+    pub async fn answers(self: &Arc<Sampler>) -> Reached {
+        let sampler = Arc::clone(self);
+        let asking = tokio::spawn(async move {
+            let mut last = sampler.reaching.lock().await;
+            if let Some((_, answer)) = last.as_ref().filter(|(when, _)| when.elapsed() < FRESH) {
+                return answer.clone();
+            }
+            let answer = tokio::time::timeout(PATIENCE, sampler.queue.answers()).await.unwrap_or_else(|_| {
+                Err(QueueError::transient(format!("the queue does not answer within {PATIENCE:?}")))
+            });
+            let answer = answer.map_err(Arc::new);
+            *last = Some((Instant::now(), answer.clone()));
+            answer
+        });
+        asking
+            .await
+            .unwrap_or_else(|error| Err(Arc::new(QueueError::lasting(format!("asking the queue broke down: {error}")))))
+    }
+
     /// What the queue counted last, however long ago. Asks nobody.
     pub fn last(&self) -> Option<Arc<Sample>> {
         self.last.load_full()
@@ -88,9 +118,9 @@ impl Sampler {
 // === impl Sample ===
 
 impl Sample {
-    /// How many jobs wait: ready, scheduled or parked.
+    /// How many jobs are ready.
     pub fn backlog(&self) -> u64 {
-        let waits = |state| matches!(state, State::Ready | State::Scheduled | State::Parked);
-        self.stats.counts.iter().filter(|count| waits(count.state)).map(|count| count.jobs).sum()
+        let ready = self.stats.counts.iter().filter(|count| count.state == State::Ready);
+        ready.map(|count| count.jobs).sum()
     }
 }

@@ -6,6 +6,7 @@ pub(crate) use self::topic::{TIERS, Topic};
 
 mod access;
 mod account;
+mod admin;
 mod broker;
 mod contract;
 mod crowds;

@@ -7,6 +7,8 @@
 mod fuzzing;
 mod support;
 
+// The HTTP API.
+mod admin;
 // The benchmark: what it prints, not how fast anything is.
 mod bench;
 // Handlers that were built a while ago.

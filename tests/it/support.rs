@@ -2,12 +2,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+mod api;
 pub(crate) mod guests;
 mod random;
 mod runner;
 mod seen;
 mod server;
 
+pub(crate) use api::{Answer, Api, Connection};
 pub(crate) use random::Random;
 pub(crate) use runner::{TestRunner, message, project};
 pub(crate) use seen::{Enqueued, Seen};

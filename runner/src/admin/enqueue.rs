@@ -126,6 +126,7 @@ pub(super) async fn enqueue(
 ) -> Result<Response, ApiError> {
     let is_stream = is_stream(&headers)?;
     let manner = Manner::of(&how, &headers, runner.config.body_bytes_max)?;
+    has_room(&runner).await?;
     if is_stream {
         manner.for_many()?;
         return upload::answer(runner, caller, manner, how.quiet, body).await;
@@ -146,6 +147,21 @@ pub(super) async fn enqueue(
     let enqueued = enqueued.pop().expect("a queue answers for each job");
     let status = if enqueued.duplicate { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(Accepted::One(enqueued))).into_response())
+}
+
+/// Refuses jobs while more are ready than may. The count is at most a second old: a little more may come in.
+pub(super) async fn has_room(runner: &Runner) -> Result<(), ApiError> {
+    let Some(limit) = runner.config.queue.backlog else { return Ok(()) };
+    // A queue that cannot count says so when it is written to.
+    let Ok(sample) = runner.sampler.sample().await else { return Ok(()) };
+    let ready = sample.backlog();
+    if ready < u64::from(limit) {
+        return Ok(());
+    }
+    let message = format!("{ready} jobs are ready already, and the limit is {limit}");
+    Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "backlog-full", message)
+        .retry_after(1)
+        .with_hint("the limit is `queue.backlog` in the configuration"))
 }
 
 /// Whether jobs come as a stream. What a web page can send without asking is neither.

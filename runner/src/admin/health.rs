@@ -44,10 +44,9 @@ pub(super) async fn readyz(State(runner): State<Arc<Runner>>) -> Response {
     let why = match () {
         () if runner.is_draining() => Some("it drains".to_owned()),
         () if !runner.is_loaded() => Some("handlers are still being loaded".to_owned()),
-        () => match tokio::time::timeout(PATIENCE, runner.sampler.sample()).await {
+        () => match tokio::time::timeout(PATIENCE, runner.sampler.answers()).await {
             Err(_) => Some("the queue does not answer".to_owned()),
-            Ok(Err(error)) => Some(error.to_string()),
-            Ok(Ok(sample)) => sample.failed.as_ref().map(ToString::to_string),
+            Ok(answer) => answer.err().map(|error| error.to_string()),
         },
     };
     health(why)

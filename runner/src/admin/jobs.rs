@@ -165,7 +165,11 @@ pub(super) async fn page(runner: &Runner, which: Which) -> Result<Json<Jobs>, Ap
 /// The jobs that pass. Few may look at a time: the queue may have much to read for it.
 pub(super) async fn looked(runner: &Runner, filter: Filter) -> Result<Vec<Listed>, ApiError> {
     let _look = runner.room.looks.acquire().await;
-    Ok(runner.queue.list(filter).await?)
+    let pages = filter.after.is_some();
+    runner.queue.list(filter).await.map_err(|error| match pages && !error.transient && !error.unsupported {
+        true => ApiError::bad("cursor-refused", error.message),
+        false => error.into(),
+    })
 }
 
 /// The job of an id.

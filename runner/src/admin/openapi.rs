@@ -5,6 +5,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::StatusCode;
 use utoipa::OpenApi;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::response::ResponseBuilder;
+use utoipa::openapi::schema::Ref;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -32,7 +35,8 @@ impl utoipa::Modify for Bearer {
 
 /// All routes, to a runner.
 pub(super) fn routes(runner: Arc<Runner>) -> Router {
-    let (router, document) = described().split_for_parts();
+    let (router, mut document) = described().split_for_parts();
+    add_refusals(&mut document);
     let document = document.to_pretty_json().expect("the document is strings");
     router
         .route(
@@ -49,6 +53,34 @@ pub(super) fn routes(runner: Arc<Runner>) -> Router {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method-refused", "this path does not take this method")
         })
         .with_state(runner)
+}
+
+/// What any request may be answered, whatever its route.
+fn add_refusals(document: &mut utoipa::openapi::OpenApi) {
+    const ALWAYS: [(&str, &str); 5] = [
+        ("400", "The request makes no sense"),
+        ("401", "The token is missing, or another"),
+        ("403", "It comes from somebody else's page, or is for somebody else's name"),
+        ("500", "The runner or its queue failed"),
+        ("503", "The runner or its queue is away: try again"),
+    ];
+    const WITH_BODY: [(&str, &str); 3] = [
+        ("408", "The body comes too slowly"),
+        ("413", "The body is too large"),
+        ("415", "The `Content-Type` is none that is taken here"),
+    ];
+    let of_health = |path: &str| matches!(path, "/healthz" | "/readyz");
+    for (_, item) in document.paths.paths.iter_mut().filter(|(path, _)| !of_health(path)) {
+        let operations = [&mut item.get, &mut item.post, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            let with_body = if operation.request_body.is_some() { &WITH_BODY[..] } else { &[] };
+            for (status, description) in ALWAYS.iter().chain(with_body) {
+                let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+                let refusal = ResponseBuilder::new().description(*description).content("application/json", content);
+                operation.responses.responses.entry((*status).to_owned()).or_insert_with(|| refusal.build().into());
+            }
+        }
+    }
 }
 
 /// The routes that are described.

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::ToSchema;
 
 use super::Runner;
-use super::enqueue::Manner;
+use super::enqueue::{self, Manner};
 use super::error::{ApiError, ProblemBody};
 use super::site::Caller;
 use crate::queue::{Answer, Enqueued, NewJob, QueueError};
@@ -190,13 +190,13 @@ impl Upload {
         loop {
             self.fill();
             while self.under_way.len() < UNDER_WAY_MAX && self.is_due() {
-                self.start();
+                self.start().await;
                 self.fill();
             }
             let reads = self.body.is_some() && !self.batch.is_full();
             let answers = tokio::select! {
                 biased;
-                done = settled(&mut self.under_way) => self.answers(done),
+                done = settled(&mut self.under_way), if !self.under_way.is_empty() => self.answers(done),
                 frame = frame(&mut self.body), if reads => {
                     self.take(frame);
                     continue;
@@ -246,8 +246,18 @@ impl Upload {
         }
     }
 
-    fn start(&mut self) {
-        let Batch { lines, jobs, .. } = std::mem::take(&mut self.batch);
+    /// Has the batch made durable, unless too many jobs wait already.
+    async fn start(&mut self) {
+        let room = enqueue::has_room(&self.runner).await;
+        let Batch { mut lines, mut jobs, .. } = std::mem::take(&mut self.batch);
+        if let Err(full) = room {
+            jobs.clear();
+            for line in &mut lines {
+                if let Pending::Job(number) = line {
+                    *line = Pending::Refused(*number, full.clone());
+                }
+            }
+        }
         let enqueued: Answer<'static, _> = match jobs.is_empty() {
             true => Box::pin(std::future::ready(Ok(Vec::new()))),
             false => self.runner.queue.enqueue(jobs),

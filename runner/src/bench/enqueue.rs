@@ -38,25 +38,32 @@ async fn measure_bulk(session: &mut Session<'_>, name: &str) -> Result<()> {
     let lines = lines(&subject, jobs);
     let (mut rates, mut limits) = (Vec::new(), Vec::new());
     for _ in 0..runs {
-        let (subject, lines) = (subject.clone(), lines.clone());
-        let folder = session.folder.inside()?;
-        let timed = tokio::task::spawn_blocking(move || -> Result<(f64, f64)> {
-            folder.write("jobs.ndjson", &lines)?;
-            let begun = Instant::now();
-            let mut command = runner::command(folder.path(), &["enqueue", "--file", "jobs.ndjson"])?;
-            let output = command.stderr(Stdio::piped()).output().context("cannot start `sandhog enqueue`")?;
-            let rate = jobs as f64 / begun.elapsed().as_secs_f64();
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            ensure!(output.status.success(), "`sandhog enqueue` ended with {}:\n{said}", output.status);
+        rates.push(bulk(session, &lines, jobs).await?);
+        let (subject, folder) = (subject.clone(), session.folder.inside()?);
+        let timed = tokio::task::spawn_blocking(move || -> Result<f64> {
             let took = BareQueue::new(&folder.path().join("bare.db"))?.fill(&subject.name, &subject.body, jobs)?;
-            Ok((rate, jobs as f64 / took.as_secs_f64()))
+            Ok(jobs as f64 / took.as_secs_f64())
         });
-        let (rate, limit) = timed.await.context("enqueueing broke down")??;
-        rates.push(rate);
-        limits.push(limit);
+        limits.push(timed.await.context("bare inserts broke down")??);
     }
     session.report(Figure::new(name, median(&rates), "jobs/s", median(&limits), BULK));
     Ok(())
+}
+
+/// The rate of `sandhog enqueue --file`.
+pub(super) async fn bulk(session: &Session<'_>, lines: &[u8], jobs: u64) -> Result<f64> {
+    let folder = session.folder.inside()?;
+    folder.write("jobs.ndjson", lines)?;
+    let timed = tokio::task::spawn_blocking(move || -> Result<f64> {
+        let begun = Instant::now();
+        let mut command = runner::command(folder.path(), &["enqueue", "--file", "jobs.ndjson"])?;
+        let output = command.stderr(Stdio::piped()).output().context("cannot start `sandhog enqueue`")?;
+        let rate = jobs as f64 / begun.elapsed().as_secs_f64();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "`sandhog enqueue` ended with {}:\n{said}", output.status);
+        Ok(rate)
+    });
+    timed.await.context("enqueueing broke down")?
 }
 
 /// Each durable before the next.
@@ -83,7 +90,8 @@ async fn measure_one_by_one(session: &mut Session<'_>, name: &str) -> Result<()>
     Ok(())
 }
 
-fn lines(subject: &Subject, jobs: u64) -> Vec<u8> {
+/// A file of so many jobs.
+pub(super) fn lines(subject: &Subject, jobs: u64) -> Vec<u8> {
     let mut lines = Vec::new();
     for _ in 0..jobs {
         writeln!(lines, "{}", subject.body).expect("memory can be written to");

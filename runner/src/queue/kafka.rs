@@ -233,6 +233,10 @@ impl Queue for KafkaQueue {
         self.shared.context.sick()
     }
 
+    fn answers(&self) -> Answer<'_, Result<(), QueueError>> {
+        Box::pin(self.ask(|shared| inspect::answers(&shared.options)))
+    }
+
     fn has_work<'a>(&'a self, demand: &'a Demand) -> Answer<'a, Result<bool, QueueError>> {
         let demand = demand.clone();
         Box::pin(self.ask(move |shared| inspect::has_work(&shared.options, &demand, shared.options.clock.now())))

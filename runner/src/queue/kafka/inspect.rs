@@ -50,6 +50,17 @@ struct Aged {
     listed: Listed,
 }
 
+/// Whether the brokers answer, and let this runner see its first topic.
+///
+/// # Errors
+///
+/// Says what could not be read.
+pub(super) fn answers(options: &Options) -> Result<(), QueueError> {
+    let scan = Scan::open(options, Side::Jobs)?;
+    let first = options.topics.first().map(|topic| Names::new(&topic.name).jobs);
+    scan.whole(&first.into_iter().collect::<Vec<_>>()).map(drop)
+}
+
 /// How many jobs there are, by type and state.
 ///
 /// # Errors
