@@ -254,7 +254,9 @@ async fn waits_beside(word: &str) -> Waits {
     }
     eventually!(runner.count("running") == cores as u64);
 
-    let options = Options::new(runner.path("sandhog.db"), runner.path("sandhog.db.state"));
+    // What a slow disk takes shows in the waits: it is no reason to give up.
+    let busy = crate::support::patience();
+    let options = Options { busy, ..Options::new(runner.path("sandhog.db"), runner.path("sandhog.db.state")) };
     let queue = SqliteQueue::open(options).unwrap();
     let witness = Witness::start(&runner.path("witness"));
     let mut every = tokio::time::interval(EVERY);

@@ -319,7 +319,7 @@ mod tests {
             json!([body["code"], body["element"], body["line"], body["column"]])
         };
         assert_eq!(of("[{\"job_type\":\"a\"},\n  {\"job\":1}]"), json!(["job-refused", 1, 2, 3]));
-        assert_eq!(of("[{\"job_type\":\"a\"}, {\"job_type\":5}]"), json!(["job-refused", 1, 1, 19]));
+        assert_eq!(of("[{\"job_type\":\"a\"}, {\"job_type\":5}]"), json!(["job-refused", 1, 1, 20]));
         assert_eq!(of("[{\"job_type\":\"a\"},\n  {\"job\"]"), json!(["body-refused", null, 2, 9]));
         assert_eq!(of("[]"), json!(["body-refused", null, null, null]));
         assert_eq!(of(&format!("[{}1]", "1,".repeat(ARRAY_MAX))), json!(["too-many-jobs", null, null, null]));

@@ -392,6 +392,7 @@ impl Lines {
     fn cut(&mut self) {
         let end = self.bytes.iter().rposition(|byte| *byte == b'\n').map_or(self.read, |at| (at + 1).max(self.read));
         self.bytes.truncate(end);
+        self.looked = self.looked.min(end);
     }
 
     /// The next line that is not blank, with its number, or the limit that it is over; none until more comes. `is_last`: no
