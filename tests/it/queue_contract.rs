@@ -23,7 +23,7 @@ pub(crate) mod reports;
 pub(crate) mod state;
 
 /// How long anything here may take before it is called a failure.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Holds a queue to all claims, and names all that it does not keep. `make` makes a new one for each, with nothing in it.
 pub(crate) async fn exercise<F: Future<Output = Arc<dyn Queue>>>(make: impl Fn() -> F) {
