@@ -169,7 +169,7 @@ impl Soak {
             return;
         }
         let ids: Vec<&str> = (0..20).map(|_| dead[self.random.below(dead.len() as u64)].as_str()).collect::<Vec<_>>();
-        let arguments = [&["dead", "requeue", "--json"], &ids[..]].concat();
+        let arguments = [&["dead", "requeue", "--force", "--json"], &ids[..]].concat();
         let requeued: Vec<Seen> = self.try_write(&arguments).unwrap_or_default();
         requeued.iter().for_each(|job| self.ledger.requeued(&job.id));
     }
