@@ -459,6 +459,12 @@ impl QueueError {
         QueueError { transient: true, ..QueueError::lasting(message) }
     }
 
+    /// What somebody gave as the place in a list to go on from, and is none.
+    fn no_cursor(cursor: &str) -> QueueError {
+        let cursor: String = cursor.chars().take(40).collect();
+        QueueError::lasting(format!("{cursor:?} is no cursor of a list of jobs"))
+    }
+
     /// What this queue cannot do, and why.
     pub fn unsupported(message: impl Into<String>) -> QueueError {
         QueueError { unsupported: true, ..QueueError::lasting(message) }

@@ -1,11 +1,12 @@
 //! Jobs that a person cancels: those that wait, and those that run, here or in another process; and what a waiter is spared.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sandhog::clock::{Clock, SystemClock};
 use sandhog::outcome::{Disposition, Kind, RetryAfter};
 use sandhog::queue::sqlite::{Options, SqliteQueue};
-use sandhog::queue::{Cancelled, Filter, Keep, NewJob, Queue, Settled, Settlement, State};
+use sandhog::queue::{Cancelled, Delivery, Filter, Keep, NewJob, Queue, Settled, Settlement, State};
 use tempfile::TempDir;
 
 use crate::eventually;
@@ -14,6 +15,25 @@ use crate::queue_contract::{
 };
 use crate::sqlite::options;
 use crate::support::TestRunner;
+
+/// A job that one process runs, and a person in another cancelled.
+struct Asked {
+    _dir: TempDir,
+    runner: Arc<SqliteQueue>,
+    person: Arc<SqliteQueue>,
+    id: String,
+    delivery: Delivery,
+}
+
+async fn asked() -> Asked {
+    let dir = TempDir::new().unwrap();
+    let runner = SqliteQueue::open(options(dir.path())).unwrap();
+    let person = SqliteQueue::open(options(dir.path())).unwrap();
+    let id = enqueue(&*person, vec![new_job("t")]).await.remove(0).id;
+    let delivery = receive_one(&*runner, "t").await;
+    assert_eq!(person.cancel(&id).await.unwrap(), Cancelled::Asked);
+    Asked { _dir: dir, runner, person, id, delivery }
+}
 
 #[tokio::test]
 async fn job_that_waits_is_buried_at_once() {
@@ -30,12 +50,7 @@ async fn job_that_waits_is_buried_at_once() {
 
 #[tokio::test]
 async fn runner_in_another_process_is_told_of_what_it_runs() {
-    let dir = TempDir::new().unwrap();
-    let runner = SqliteQueue::open(options(dir.path())).unwrap();
-    let person = SqliteQueue::open(options(dir.path())).unwrap();
-    let id = enqueue(&*person, vec![new_job("t")]).await.remove(0).id;
-    let delivery = receive_one(&*runner, "t").await;
-    assert_eq!(person.cancel(&id).await.unwrap(), Cancelled::Asked);
+    let Asked { _dir, runner, person, id, delivery } = asked().await;
     assert_eq!(within(runner.cancellations()).await, [delivery.receipt()]);
     // It ended by itself before it could be broken off.
     assert_eq!(settle(&*runner, delivery, complete()).await, Settled::Settled);
@@ -58,12 +73,7 @@ async fn cancelled_job_that_would_be_retried_is_buried() {
 
 #[tokio::test]
 async fn cancelled_job_whose_runner_ends_is_buried() {
-    let dir = TempDir::new().unwrap();
-    let runner = SqliteQueue::open(options(dir.path())).unwrap();
-    let person = SqliteQueue::open(options(dir.path())).unwrap();
-    let id = enqueue(&*person, vec![new_job("t")]).await.remove(0).id;
-    let delivery = receive_one(&*runner, "t").await;
-    assert_eq!(person.cancel(&id).await.unwrap(), Cancelled::Asked);
+    let Asked { _dir, runner, person, id, delivery } = asked().await;
     drop(delivery);
     runner.close().await;
     // Another one comes, and finds it.

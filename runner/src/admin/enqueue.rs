@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -15,6 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Runner;
 use super::error::{ApiError, Place, Problem};
+use super::guard;
 use super::parameters::{Asked, duration};
 use super::site::Caller;
 use super::upload::{self, Line};
@@ -166,11 +167,10 @@ pub(super) async fn has_room(runner: &Runner) -> Result<(), ApiError> {
 
 /// Whether jobs come as a stream. What a web page can send without asking is neither.
 fn is_stream(headers: &HeaderMap) -> Result<bool, ApiError> {
-    let sent = headers.get(header::CONTENT_TYPE).and_then(|sent| sent.to_str().ok()).unwrap_or_default();
-    let media = sent.split(';').next().unwrap_or_default().trim();
-    if media.eq_ignore_ascii_case("application/json") {
+    let media = guard::media(headers).unwrap_or_default();
+    if media == "application/json" {
         Ok(false)
-    } else if ["application/x-ndjson", "application/jsonl"].iter().any(|stream| media.eq_ignore_ascii_case(stream)) {
+    } else if ["application/x-ndjson", "application/jsonl"].contains(&media.as_str()) {
         Ok(true)
     } else {
         let message = "the `Content-Type` says neither a job nor a stream of jobs";

@@ -97,9 +97,7 @@ fn refuse_forms(method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
     if method == Method::GET || method == Method::HEAD {
         return Ok(());
     }
-    let Some(sent) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
-    let sent = sent.to_str().unwrap_or_default();
-    let media = sent.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let Some(media) = media(headers) else { return Ok(()) };
     if media.is_empty() || FORMS.contains(&media.as_str()) {
         let message = "the `Content-Type` is one of a web form";
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type-refused", message).with_hint(
@@ -107,6 +105,13 @@ fn refuse_forms(method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
         ));
     }
     Ok(())
+}
+
+/// What the body of a request is, by its `Content-Type`, without parameters and in lower case; nothing readable is empty, and
+/// none at all is none.
+pub(super) fn media(headers: &HeaderMap) -> Option<String> {
+    let sent = headers.get(header::CONTENT_TYPE)?.to_str().unwrap_or_default();
+    Some(sent.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
 /// Whether it is a file of the page.

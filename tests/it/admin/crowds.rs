@@ -50,27 +50,23 @@ fn ten_thousand_idle_connections_keep_nobody_out() {
 
 #[test]
 fn clients_that_send_their_heads_byte_by_byte_keep_nobody_out() {
-    let (_runner, api) = obeying();
-    let mut slow: Vec<TcpStream> = (0..600).map(|_| TcpStream::connect(api.address).unwrap()).collect();
-    for bytes in [&b"GET /v1/jobs HTTP/1.1\r\n"[..], b"host: loc", b"alhost\r\nx: "] {
-        for stream in &mut slow {
-            // It may have been cut off.
-            stream.write_all(bytes).ok();
-        }
-        assert_healthy(&api);
-    }
-    let id = api.enqueue(&ask("complete"));
-    assert_eq!(api.ended(&id)["state"], "completed");
+    crowd_that_sends([&b"GET /v1/jobs HTTP/1.1\r\n"[..], b"host: loc", b"alhost\r\nx: "]);
 }
 
 #[test]
 fn clients_that_send_their_bodies_byte_by_byte_keep_nobody_out() {
-    let (_runner, api) = obeying();
     let head =
         "POST /v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{";
+    crowd_that_sends([head.as_bytes(), b"\"job", b"_type"]);
+}
+
+/// Hundreds of clients that send so much of a request, a piece at a time, and never its end: others are answered and served.
+fn crowd_that_sends(pieces: [&[u8]; 3]) {
+    let (_runner, api) = obeying();
     let mut slow: Vec<TcpStream> = (0..600).map(|_| TcpStream::connect(api.address).unwrap()).collect();
-    for bytes in [head.as_bytes(), b"\"job", b"_type"] {
+    for bytes in pieces {
         for stream in &mut slow {
+            // It may have been cut off.
             stream.write_all(bytes).ok();
         }
         assert_healthy(&api);

@@ -289,10 +289,7 @@ fn of_cursor(cursor: &str) -> Result<Age, QueueError> {
         let (enqueued_at, partition, offset) = (UnixMs(number()?), number()?, number()?);
         Some((enqueued_at, parts.next()?.to_owned(), i32::try_from(partition).ok()?, offset))
     };
-    age().ok_or_else(|| {
-        let cursor: String = cursor.chars().take(40).collect();
-        QueueError::lasting(format!("{cursor:?} is no cursor of a list of jobs"))
-    })
+    age().ok_or_else(|| QueueError::no_cursor(cursor))
 }
 
 // === impl First ===

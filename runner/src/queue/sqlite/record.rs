@@ -71,10 +71,7 @@ pub(super) fn cursor(record: i64) -> String {
 ///
 /// That it is none.
 pub(super) fn of_cursor(cursor: &str) -> Result<i64, QueueError> {
-    cursor.parse().map_err(|_| {
-        let cursor: String = cursor.chars().take(40).collect();
-        QueueError::lasting(format!("{cursor:?} is no cursor of a list of jobs"))
-    })
+    cursor.parse().map_err(|_| QueueError::no_cursor(cursor))
 }
 
 /// Whether `id` is what the queue itself named `record`.
